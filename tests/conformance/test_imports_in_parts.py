@@ -389,6 +389,21 @@ async def test_what_several_jobs_import_is_committed_by_nobody_else(opened: Open
         await store.rollback_import(import_id)
 
 
+@pytest.mark.once
+async def test_what_dead_jobs_had_half_committed_is_committed_no_more(opened: Opened) -> None:
+    async with opened() as store:
+        driver = await store._database.own()
+        import_id = await parts.begin(store._database, replace=True, driver=driver)
+        await store.push_import(import_id, "1", part(0))
+        # As a commit leaves it that was killed on MySQL before the tables had their names.
+        async with owners.writing(store._database) as writing:
+            await commits.save(writing, import_id, ImportReport(100))
+        await driver.release()
+        await import_lines(store, OLD)  # drops what the dead left
+        with pytest.raises(ImportNotFoundError):
+            await store.commit_import(import_id)
+
+
 async def test_of_two_commits_at_once_one_swaps(opened: Opened) -> None:
     async with opened() as store:
         import_id = await store.begin_import()

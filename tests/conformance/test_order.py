@@ -451,6 +451,57 @@ async def test_pages_of_one_aggregate_bring_what_is_saved_and_replaced_meanwhile
         assert [event.type for event in page.events] == ["NEW"] * 20
 
 
+@pytest.mark.parametrize("at_once", [3, 1000])
+async def test_pages_of_one_aggregate_bring_each_event_once_whatever_comes_meanwhile(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(aggregates, "_PLACES", 11)
+    monkeypatch.setattr(aggregates, "_NEW", at_once)
+    counters, times = [0] * 8, [LONG_AGO + 40 * thread for thread in range(8)]
+    version = 0
+    chance = random.Random(7)
+
+    def some(count: int) -> list[dict[str, Any]]:
+        """The next events of some threads, each of which is at another time: what comes sorts anywhere."""
+        nonlocal version
+        events = []
+        for _ in range(count):
+            thread, version = chance.randrange(8), version + 1
+            times[thread] += chance.randrange(9)
+            events.append(
+                make_event(
+                    0,
+                    threadId=thread,
+                    threadCounter=counters[thread],
+                    aggregateId=chance.choice(("one", "two")),
+                    aggregateVersion=version,
+                    timestamp=times[thread],
+                )
+            )
+            counters[thread] += 1
+        return events
+
+    async with opened() as store:
+        unread, cursor = some(100), None
+        await import_lines(store, unread)
+        for step in range(200):
+            page = await store.load_events(limit=3, cursor=cursor, aggregate_ids=["one"])
+            expected = merged(
+                event for event in events_of(b"".join(map(line, unread))) if event.aggregate_id == "one"
+            )[:3]
+            assert page.events == expected
+            if not expected:
+                break
+            cursor = page.cursor
+            versions_read = {event.aggregate_version for event in expected}
+            unread = [event for event in unread if event["aggregateVersion"] not in versions_read]
+            if step < 40:
+                new = some(chance.choice((0, 1, 5)))
+                await import_lines(store, new, maintenance_mode=MANUAL)
+                unread += new
+            counters[3] += step % 9 == 0  # a gap
+
+
 async def test_an_event_appended_at_the_very_place_where_a_page_ended_comes_next(opened: Opened) -> None:
     events = [make_event(0, threadId=thread, threadCounter=0) for thread in range(0, 40, 2)]
     for number, event in enumerate(events):

@@ -9,7 +9,17 @@ import pytest
 
 from eventferry import EventStore, open_store
 from eventferry.databases.mysql import MysqlDatabase
-from tests.support import LONG_AGO, all_pages, back_and_forth, exported, import_lines, line, make_event
+from tests.support import (
+    LONG_AGO,
+    all_pages,
+    back_and_forth,
+    exported,
+    import_lines,
+    line,
+    make_event,
+    one_aggregate,
+    pages_beside_a_writer,
+)
 from tests.support.mysql import Database
 
 COUNT = 20_000
@@ -88,11 +98,12 @@ async def test_what_pages_of_one_large_aggregate_read_does_not_grow_with_its_squ
     async with open_store(database.url, max_connections=1) as store:
         await store.init()
         for count in (2_000, 8_000):
-            events = [make_event(i, aggregateId="one", aggregateVersion=i + 1) for i in range(count)]
-            await import_lines(store, b"".join(map(line, events)))
+            await import_lines(store, b"".join(map(line, one_aggregate(count))))
             reads.append(await rows_read(store, lambda: all_pages(store, 50, aggregate_ids=["one"])))
-    few, many = reads
+            reads.append(await rows_read(store, lambda: pages_beside_a_writer(store, "one", 50)))
+    few, few_beside, many, many_beside = reads
     assert many < 8 * few, reads
+    assert many_beside < 8 * few_beside, reads
 
 
 async def test_an_export_reads_each_event_about_once(database: Database) -> None:

@@ -20,6 +20,8 @@ from tests.support import (
     import_lines,
     make_event,
     make_lines,
+    one_aggregate,
+    pages_beside_a_writer,
 )
 from tests.support.postgresql import SAVED, Own, at, make_resolve_store, make_store, rows
 
@@ -204,3 +206,21 @@ async def test_one_thread_is_read_by_its_counters_whatever_its_timestamps(explai
         await all_pages(store, 500)
         # The first page is read twice, and a merge is begun once.
         assert sum(map(read, plans.new())) < 1.5 * count
+
+
+@pytest.mark.slow
+async def test_what_pages_of_one_aggregate_read_beside_a_writer_does_not_grow_with_its_square(
+    explaining: Own,
+) -> None:
+    url = explaining.new_url()
+    plans = Plans(explaining)
+    await make_store(url)
+    reads = []
+    async with open_store(url) as store:
+        for count in (2_000, 8_000):
+            await import_lines(store, one_aggregate(count))
+            rows(url, 'ANALYZE "events"')
+            plans.new()
+            assert len(await pages_beside_a_writer(store, "one", 50)) == count
+            reads.append(sum(map(read, plans.new())))
+    assert reads[1] < 8 * reads[0], reads

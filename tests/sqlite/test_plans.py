@@ -28,6 +28,8 @@ from tests.support import (
     import_lines,
     make_event,
     make_lines,
+    one_aggregate,
+    pages_beside_a_writer,
 )
 from tests.support.sqlite import (
     SAVED,
@@ -176,3 +178,33 @@ async def test_one_thread_is_read_by_its_counters_whatever_its_timestamps(
     # Only the first page was read in order of timestamps; one merge was begun, and found a single thread.
     assert len({sql for sql, _ in stretches if "ORDER BY timestamp" in sql}) == 1
     assert sum("LIMIT :count" in sql for sql, _ in plans) <= 256
+
+
+class Counting(library._Python):
+    """Counts what SQLite does, in hundreds of its instructions."""
+
+    count = 0
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.set_progress_handler(self._count, 100)
+
+    def _count(self) -> None:
+        Counting.count += 1
+
+
+@pytest.mark.slow
+async def test_what_pages_of_one_aggregate_cost_beside_a_writer_does_not_grow_with_its_square(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=Counting))
+    monkeypatch.setattr(library, "_Python", Counting)
+    costs = []
+    async with open_store(url_of(tmp_path / "a.db")) as store:
+        await store.init()
+        for count in (2_000, 8_000):
+            await import_lines(store, one_aggregate(count))
+            before = Counting.count
+            assert len(await pages_beside_a_writer(store, "one", 50)) == count
+            costs.append(Counting.count - before)
+    assert costs[1] < 8 * costs[0], costs

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
+import socket
+import struct
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -24,6 +28,15 @@ BOUND = 20
 """Seconds, far more than a silent server is waited for: the tests may be slow, but not for ever."""
 
 
+_SO_ATTACH_FILTER = 26  # Linux; the socket module does not have it
+
+LOSING = {
+    "postgresql": "tcp_user_timeout=1000&keepalives_idle=1&connect_timeout=2",
+    "mariadb": "keepalive=1&connect_timeout=2",
+}
+"""Options by which a lost connection is noticed within seconds."""
+
+
 class Relay:
     """Between a store and its server, until it is silent: then it takes connections, and passes nothing on."""
 
@@ -38,6 +51,14 @@ class Relay:
         self._silent.set()
         for task in self._tasks:
             task.cancel()
+
+    def lose(self) -> None:
+        """From now on, what the store sends is lost on its way: nothing acknowledges it, as if a cable were cut."""
+        self._silent.set()
+        drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF: keep 0 bytes
+        program = struct.pack("HL", 1, ctypes.addressof(drop_all))
+        for end in self._ends[::2]:
+            end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._silent.is_set():
@@ -66,7 +87,9 @@ class Relay:
 
 
 @asynccontextmanager
-async def behind_a_relay(database: str, folder: Path) -> AsyncIterator[tuple[EventStore, Relay]]:
+async def behind_a_relay(
+    database: str, folder: Path, options: str = ""
+) -> AsyncIterator[tuple[EventStore, Relay]]:
     """A store of 300 events behind a relay."""
     with Places(database, folder) as places:
         url = places.new_url()
@@ -75,7 +98,8 @@ async def behind_a_relay(database: str, folder: Path) -> AsyncIterator[tuple[Eve
             await import_lines(store, make_lines(300))
         address = urlsplit(url)
         async with Relay(address.hostname or "", address.port or 0).running() as relay:
-            store = open_store(url.replace(f":{address.port}/", f":{relay.port}/"))
+            through = url.replace(f":{address.port}/", f":{relay.port}/")
+            store = open_store(f"{through}{'&' if '?' in through else '?'}{options}")
             await store.describe()
             yield store, relay
             async with asyncio.timeout(BOUND):
@@ -146,3 +170,23 @@ async def test_a_server_that_answers_nothing_is_unreachable_when_its_time_is_ove
             async with asyncio.timeout(BOUND), open_store(f"{through}?connect_timeout=1") as store:
                 with pytest.raises(StoreUnreachableError):
                     await store.describe()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="packets are dropped by Linux' socket filter")
+@pytest.mark.parametrize("is_waiting", [False, True])
+@pytest.mark.parametrize("database", SERVERS)
+async def test_a_network_that_is_lost_ends_a_call_that_nobody_cancels(
+    database: str, is_waiting: bool, tmp_path: Path
+) -> None:
+    async with behind_a_relay(database, tmp_path, LOSING[database]) as (store, relay):
+        if is_waiting:  # for the answer to what was acknowledged
+            relay.fall_silent()
+            call = asyncio.create_task(store.describe())
+            await asyncio.sleep(0.5)
+            relay.lose()
+        else:
+            relay.lose()
+            call = asyncio.create_task(store.describe())
+        async with asyncio.timeout(2 * BOUND):
+            with pytest.raises(StoreUnreachableError):
+                await call

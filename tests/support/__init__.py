@@ -49,6 +49,11 @@ def make_event(i: int, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def one_aggregate(n: int) -> list[dict[str, Any]]:
+    """The first n of `make_event`, all of the aggregate "one"."""
+    return [make_event(i, aggregateId="one", aggregateVersion=i + 1) for i in range(n)]
+
+
 def event_at(thread_id: int, thread_counter: int) -> Event:
     """An event of which nothing but its position matters."""
     return Event(
@@ -157,3 +162,16 @@ def program(name: str) -> str:
             f"the tests need {name}: on Debian install the package {name} (scripts/servers does)"
         )
     return path
+
+
+async def pages_beside_a_writer(store: EventStore, aggregate_id: str, limit: int) -> list[Event]:
+    """The events of one aggregate, page by page; before each page somebody stores one of another aggregate."""
+    events: list[Event] = []
+    cursor: str | None = None
+    while True:
+        await store.append_events("another", [{"type": "T"}])
+        page = await store.load_events(limit=limit, cursor=cursor, aggregate_ids=[aggregate_id])
+        if not page.events:
+            return events
+        events += page.events
+        cursor = page.cursor

@@ -40,7 +40,7 @@ ENDS: list[float] = []
 class Awaits:
     """Counts the awaits of all tasks of a loop, and does something at one of them."""
 
-    def __init__(self, at: int, act: Callable[[], None]) -> None:
+    def __init__(self, at: int, act: Callable[[], object]) -> None:
         self.count = 0
         self._at = at
         self._act = act

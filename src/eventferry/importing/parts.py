@@ -65,7 +65,8 @@ async def begin(
 ) -> str:
     """Open an import in parts; returns its id. With a driver it is void when that dies; `freeze` needs one."""
     await owners.drop_dead_stages(database, "parts")
-    await commits.make_table(database)
+    async with owners.writing(database, "exclusive") as writing:
+        await commits.make_table(writing)
     async with owners.writing(database, "exclusive") as writing:
         if not replace:
             await replacing_import.refuse_full(writing)

@@ -9,6 +9,7 @@ from itertools import islice
 from eventferry.database import Key, Position, Reading, Selection, State
 
 _PLACES = 20_000  # of how many events, at most, it is looked up at once where they are
+_NEW = 4096  # events stored since the page before, at most, that are looked at one by one
 
 
 class AggregateLookup:
@@ -19,6 +20,7 @@ class AggregateLookup:
         self._places: deque[Key] | None = None
         self._are_all = False
         self._state: State | None = None
+        self._heads: list[int] = []
 
     def forget(self) -> None:
         """The page was not taken: another one comes next."""
@@ -31,15 +33,12 @@ class AggregateLookup:
         if self._places is None:
             positions, is_end = await reading.select(selection, limit, max_bytes)
             if not is_end:
-                self._places, self._are_all = deque(), False
+                self._places, self._are_all, self._state = deque(), False, None
             return positions, is_end
         places = self._places
-        if selection.until is None:
-            state = await reading.state()
-            if state != self._state:
-                places.clear()
-                self._are_all = False
-            self._state = state
+        if selection.until is None and not await self._keep_up(reading, selection, places):
+            places.clear()
+            self._are_all = False
         if not places and not self._are_all:
             found, _ = await reading.select(selection, _PLACES, None)
             places += [Key(timestamp, counter, thread) for thread, counter, timestamp, _ in found]
@@ -53,3 +52,30 @@ class AggregateLookup:
             for key, line in zip(wanted, lines, strict=False)
         ]
         return page, not places and self._are_all
+
+    async def _keep_up(self, reading: Reading, selection: Selection, places: deque[Key]) -> bool:
+        """Add the places of what was stored since the page before; False where they are all to be looked up anew: it
+        is much, or not all of it stands behind the heads of then."""
+        before, self._state = self._state, await reading.state()
+        if self._state == before:
+            return True
+        heads, self._heads = self._heads, await reading.heads()
+        if before is None or self._state.identity != before.identity:
+            return False
+        grown = {
+            thread: head
+            for thread, (head, now) in enumerate(zip(heads, self._heads, strict=True))
+            if head != now
+        }
+        count = sum(self._heads) - sum(heads)
+        is_appended = all(self._heads[thread] > head for thread, head in grown.items())
+        if not is_appended or count > _NEW or count != self._state.growth - before.growth:
+            return False
+        found = await reading.in_threads(grown, self._heads, selection.only, count)
+        # What sorts behind all that was looked up comes with the next lookup.
+        new = [key for key, passes in found if passes and (self._are_all or (places and key < places[-1]))]
+        if new:
+            together = sorted({*places, *new})
+            places.clear()
+            places += together
+        return True

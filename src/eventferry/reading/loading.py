@@ -24,20 +24,26 @@ class EventLoader:
 
     def __init__(self, database: Callable[[], Database], cursor: str | None, only: Filter) -> None:
         self._database = database
-        self._pages = _pages(cursor, only)
+        self._only = only
+        self._cursor = vector.encode(vector.decode(cursor))
+        self._pages: Pages | None = None
         self._closed = False
 
     @property
     def cursor(self) -> str:
         """The cursor after the loaded events."""
-        return vector.encode(self._pages.unread)
+        return self._cursor
 
     async def load_events(self, limit: int) -> Page:
-        """The next events, at most `limit`. An empty page means that there are no more at the moment."""
+        """The next events, at most `limit`. An empty page means that there are no more at the moment. A call that was
+        cancelled, or has failed, has loaded nothing: the next one begins where it did."""
         if self._closed:
             raise StoreClosedError("this event loader is closed")
         check_integer("limit", limit, 1)
-        return await _next_page(self._database(), self._pages, limit)
+        pages, self._pages = self._pages or _pages(self._cursor, self._only), None
+        page = await _next_page(self._database(), pages, limit)
+        self._pages, self._cursor = pages, vector.encode(pages.unread)
+        return page
 
     async def close(self) -> None:
         """Close the loader. Calling it again does nothing."""

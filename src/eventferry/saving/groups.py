@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
-from eventferry.lifecycle import to_the_end
+from eventferry.lifecycle import stop_without_loop, to_the_end
 
 U = TypeVar("U")
 R = TypeVar("R")
@@ -109,6 +109,8 @@ class Groups(Generic[U, R]):
         self._count -= len(units)
         for unit in units:
             self._aggregates.difference_update(self._aggregates_of(unit))
+        if self._waiting:
+            stop_without_loop()
         while self._waiting and self._is_free and (group := self._next()):
             self._begin(group)
 
@@ -128,7 +130,7 @@ class Groups(Generic[U, R]):
         size = 0
         while self._waiting and len(group) < most:
             one = self._waiting.popleft()
-            if one.answer.cancelled():
+            if one.answer.cancelled() or one.answer.get_loop().is_closed():
                 continue
             if not self._aggregates.isdisjoint(self._aggregates_of(one.unit)):
                 passed.append(one)

@@ -29,6 +29,7 @@ from eventferry.database import (
     WritingKind,
 )
 from eventferry.errors import AlreadyFrozenError, NotFrozenError, StoreBusyError, StoreFrozenError
+from eventferry.state import commits
 
 
 @overload
@@ -182,4 +183,6 @@ async def drop_dead_stages(database: Database, *kinds: StageKind) -> None:
     if dead:
         async with writing(database) as transaction:
             for stage in dead:
+                if stage.kind == "parts":
+                    await commits.forget(transaction, stage.id)
                 await transaction.drop_stage(stage)

@@ -13,7 +13,18 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from eventferry import AUTO, MANUAL, Changes, EventferryError, Mapping, open_source, open_store, pipeline
+from eventferry import (
+    AUTO,
+    MANUAL,
+    Changes,
+    EventferryError,
+    Mapping,
+    Rule,
+    Rules,
+    open_source,
+    open_store,
+    pipeline,
+)
 from eventferry.databases import mysql, postgresql, sqlite
 from eventferry.databases.mysql.wire import Wire
 from eventferry.databases.postgresql.connection import _Raw
@@ -208,6 +219,24 @@ async def steps(tell: Tell, url: str, parts: list[list[dict[str, Any]]]) -> None
         tell("done", report.imported)
 
 
+async def parts(tell: Tell, url: str, lines: list[str]) -> None:
+    async with open_store(url) as store:
+        tell("begun")
+        import_id = await store.begin_import()
+        tell("owns", import_id)
+        for number, text in enumerate(lines):
+            await store.push_import(import_id, str(number), [text.encode()])
+        report = await store.commit_import(import_id)
+        tell("done", report.imported)
+
+
+async def erase(tell: Tell, url: str, pointer: str, aggregate_ids: list[str]) -> None:
+    async with open_store(url) as store:
+        tell("begun")
+        await store.erase(Rules(rules=(Rule(redact=(pointer,)),)), aggregate_ids=aggregate_ids)
+        tell("done")
+
+
 async def save(tell: Tell, url: str, name: str, writers: int, events: int) -> None:
     async with open_store(url) as store:
         tell("begun")
@@ -349,6 +378,8 @@ JOBS: dict[str, Job] = {
     "append": append,
     "merge": merge,
     "steps": steps,
+    "parts": parts,
+    "erase": erase,
     "save": save,
     "export": export,
     "copy": copy,
