@@ -276,6 +276,8 @@ async def test_what_a_write_has_left_is_removed_when_it_is_old_and_not_before(tm
     writing = await begun(repository)
     found = await stored(writing, cut(make_lines(COUNT), 3))
     left = await names_in(repository)
+    with pytest.raises(RepositoryError, match=f"only what was begun and not committed: {writing.chain}"):
+        await Repository(repository).check()
     await written(repository, [make_lines(10)], source="other")
     checked = await Repository(repository).check()
     assert [each.name for each in checked.remarks] == [writing.chain]
