@@ -369,10 +369,10 @@ def test_tasks_write_a_repository_and_it_is_read_and_compared_as_any_other(
     assert len(partitions := reader.partitions()) == 4
     assert read(reader, partitions) == make_lines(3000)
     assert found.drill().equal
-    assert ferry.done("restore", repository, restored).out.startswith("restored 3000 events")
+    assert ferry.done("restore", repository, restored).err.startswith("restored 3,000 events")
     assert ferry.done("backup", "cat", repository).out.encode() == make_lines(3000)
     for place in (restored, url):
-        assert ferry.done("verify", repository, place).out == "equal: 3000 events\n"
+        assert "equal: 3,000 events" in ferry.done("verify", repository, place).err
     with open_store(restored) as store:
         assert b"".join(store.export_events()) == make_lines(3000)
         assert b"".join(store.export_events(since=newest.bookmark)) == b""
