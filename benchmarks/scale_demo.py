@@ -1,5 +1,5 @@
-"""Events through a cluster of Spark with two workers: out of PostgreSQL, into Parquet, into a store, into a backup, and
-back; compared event by event. With --kills, its processes are killed meanwhile.
+"""Events through a cluster of Spark with two workers: out of PostgreSQL, into Parquet and into a backup repository, and
+from each of them back into a store; compared event by event. With --kills, its processes are killed meanwhile.
 
 python -m benchmarks.scale_demo [--events 1000000] [--kills 0] [--seed N]
 """
@@ -23,7 +23,7 @@ from tests.support.servers import memory, new_server
 
 import eventferry.spark
 from benchmarks.make_events import make_events
-from eventferry.sync import back_up, open_store, pipeline, verify
+from eventferry.sync import open_store, pipeline, verify
 
 EXECUTOR_MB = 1024
 _EXECUTOR = "CoarseGrainedExecutorBackend"
@@ -131,17 +131,17 @@ def session(folder: Path) -> SparkSession:
 
 
 def there_and_back(spark: SparkSession, folder: Path, url: str, other: str) -> None:
-    """Out of PostgreSQL by Spark, through Parquet and a backup, into two other stores."""
+    """Out of PostgreSQL by Spark, into Parquet and a backup repository, and from each into another store."""
     parquet, repository = str(folder / "events.parquet"), str(folder / "repository")
     with step("read by Spark, written as Parquet"):
-        found = spark.read.format("eventferry").options(url=url, numPartitions="16").load()
-        found.write.mode("overwrite").parquet(parquet)
+        events = spark.read.format("eventferry").options(url=url, numPartitions="16").load()
+        events.write.mode("overwrite").parquet(parquet)
+    with step("read by Spark, written as a backup repository"):
+        events.write.format("eventferry").option("repository", repository).mode("overwrite").save()
     with step("Parquet, written to another store"):
         found = spark.read.parquet(parquet)
         found.write.format("eventferry").option("url", other).mode("overwrite").save()
-    with step("that store backed up"), open_store(other) as store:
-        back_up(store, repository)
-    with step("the backup read by Spark, and written to a third store"):
+    with step("the repository, written to a third store"):
         found = spark.read.format("eventferry").option("repository", repository).load()
         found.write.format("eventferry").option("url", f"{other}_again").mode("overwrite").save()
 

@@ -26,6 +26,7 @@ __all__ = [
     "NotErasedError",
     "NotFrozenError",
     "OlderEventsError",
+    "OrderError",
     "OtherChangesError",
     "PartMissingError",
     "ReadOnlyStoreError",
@@ -375,6 +376,10 @@ class InputError(EventferryError):
         self.line = line
         self.byte_offset = byte_offset
         self.field = field
+
+
+class OrderError(InputError):
+    """Events come in another order than that of an export, or a position comes twice. Nothing was stored."""
 
 
 class SourceRowError(InputError):

@@ -18,7 +18,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """A session on this machine, whose tasks run in processes of this Python."""
     os.environ["PYSPARK_PYTHON"] = sys.executable
     # The workers import the tests' own modules too.
-    os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     folder = tmp_path_factory.mktemp("spark")
     session = (
         SparkSession.builder.master("local[2, 4]")

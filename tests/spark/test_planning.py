@@ -29,18 +29,23 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.streaming.datasource import ReadAllAvailable, ReadMaxRows
 from pyspark.sql.types import StringType, StructField, StructType
 
-from eventferry import InputError, StoreNotFoundError, StoreReplacedError, UsageError
+from eventferry import InputError, OrderError, StoreNotFoundError, StoreReplacedError, UsageError
+from eventferry.spark.repositories import Stored
 from eventferry.spark.schema import ARROW, SCHEMA
 from eventferry.spark.source import EventferrySource, Reader
 from eventferry.spark.streaming import StreamReader
-from eventferry.sync import back_up, open_source, open_store, pipeline
+from eventferry.sync import Repository, back_up, open_source, open_store, pipeline
 from eventferry.tabular.arrow import BatchLines
 from eventferry.tabular.columns import COLUMNS
 from tests.stores.test_connections import User, user_of
 from tests.support import LONG_AGO, make_event, make_lines
+from tests.support.cli import Ferry, new_ferry
 from tests.support.foreign.pyeventsourcing import on_sqlite, write
+from tests.support.small_backups import KEY, RECIPIENT
 
 __all__ = ["user_of"]  # a fixture
+
+ferry = pytest.fixture(new_ferry)
 
 
 def fill(url: str, lines: bytes) -> None:
@@ -291,7 +296,14 @@ def test_a_store_that_is_missing_is_told_when_the_data_frame_is_made(tmp_path: P
             "lacks the column threadCounter: .*spark.numbered gives them",
         ),
         (list(COLUMNS), {"older": "drop"}, "older must be skip, reject or accept"),
-        (list(COLUMNS), {"numPartitions": "3"}, "no option 'numPartitions' here, but older, url"),
+        (
+            list(COLUMNS),
+            {"numPartitions": "3"},
+            "no option 'numPartitions' here, but name, older, recipients",
+        ),
+        (list(COLUMNS), {"recipients": "age1"}, "recipients belongs to repository"),
+        (list(COLUMNS), {"singleWriter": "true"}, "singleWriter belongs to repository"),
+        (list(COLUMNS), {"repository": "b"}, "give either the option url"),
     ],
 )
 def test_what_cannot_be_written_is_refused_before_anything_is_begun(
@@ -321,6 +333,122 @@ def test_a_commit_that_is_repeated_and_an_abort_behind_it_do_no_harm(
         EventferrySource({"url": target}).writer(SCHEMA, overwrite=overwrite).abort(
             []
         )  # nothing is in its way
+
+
+# Repositories
+
+
+def written(
+    source: EventferrySource, target: EventferrySource, monkeypatch: pytest.MonkeyPatch
+) -> list[Stored]:
+    """What the tasks have stored that write one data frame, each with what was pickled for it."""
+    reader, writer = source.reader(SCHEMA), target.writer(SCHEMA, overwrite=True)
+    messages = []
+    for number, partition in enumerate(reader.partitions()):
+        monkeypatch.setattr("eventferry.spark.repositories.partition_id", lambda number=number: number)
+        copied = pickle.loads(pickle.dumps(writer))
+        messages.append(pickle.loads(pickle.dumps(copied.write(reader.read(partition)))))
+    for _ in range(2):  # a commit that is repeated does no harm
+        pickle.loads(pickle.dumps(writer)).commit([*reversed(messages)])
+    return messages
+
+
+def test_tasks_write_a_repository_and_it_is_read_and_compared_as_any_other(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ferry: Ferry
+) -> None:
+    monkeypatch.setattr("eventferry.backup.format.PART_BYTES", 20_000)
+    repository, restored = str(tmp_path / "repository"), str(tmp_path / "b.db")
+    target = EventferrySource({"repository": repository, "name": "postgresql://app:secret@db/shop"})
+    messages = written(loaded(url=url, numPartitions="3"), target, monkeypatch)
+    assert [each.number for each in messages] == [0, 1, 2]
+    found = Repository(repository)
+    assert found.check(1.0).problems == []
+    newest = found.status().newest
+    assert (newest.manifest, newest.events, newest.source) == (1, 3000, "spark:postgresql://db/shop")
+    reader = loaded(repository=repository, numPartitions="4").reader(SCHEMA)
+    assert len(partitions := reader.partitions()) == 4
+    assert read(reader, partitions) == make_lines(3000)
+    assert found.drill().equal
+    assert ferry.done("restore", repository, restored).err.startswith("restored 3,000 events")
+    assert ferry.done("backup", "cat", repository).out.encode() == make_lines(3000)
+    for place in (restored, url):
+        assert "equal: 3,000 events" in ferry.done("verify", repository, place).err
+    with open_store(restored) as store:
+        assert b"".join(store.export_events()) == make_lines(3000)
+        assert b"".join(store.export_events(since=newest.bookmark)) == b""
+
+
+def test_an_encrypted_repository_needs_its_key_and_goes_on_being_encrypted(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = str(tmp_path / "repository")
+    (tmp_path / "key").write_text(KEY)
+    options = {"repository": repository, "recipients": f" {RECIPIENT} ,"}
+    written(loaded(url=url, numPartitions="2"), EventferrySource(options), monkeypatch)
+    reader = loaded(repository=repository, identities=str(tmp_path / "key")).reader(SCHEMA)
+    assert read(reader, reader.partitions()) == make_lines(3000)
+    with pytest.raises(UsageError, match="is encrypted, and this one would not be"):
+        EventferrySource({"repository": repository}).writer(SCHEMA, overwrite=True)
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_what_a_failed_write_has_stored_is_removed_unless_it_may_be_committed(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_whole: bool
+) -> None:
+    monkeypatch.setattr("eventferry.spark.repositories.partition_id", lambda: 0)
+    reader = loaded(url=url, numPartitions="1").reader(SCHEMA)
+    writer = EventferrySource({"repository": str(tmp_path / "r")}).writer(SCHEMA, overwrite=True)
+    message = writer.write(reader.read(reader.partitions()[0]))
+    writer.abort([message] if is_whole else [message, None])
+    assert len(list((tmp_path / "r").rglob("*.zst"))) == int(is_whole)
+
+
+def test_what_is_not_in_order_is_refused_with_what_to_do(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventferry.spark.repositories.partition_id", lambda: 0)
+    reader = loaded(url=url, numPartitions="2").reader(SCHEMA)
+    last, first = reader.partitions()[::-1]
+    writer = EventferrySource({"repository": str(tmp_path / "r")}).writer(SCHEMA, overwrite=True)
+    advice = r"repartitionByRange\(8, \*key\).sortWithinPartitions\(\*key\)"
+    with pytest.raises(OrderError, match=rf"^in partition 0, the event with counter .*{advice}"):
+        writer.write(iter([*reader.read(last), *reader.read(first)]))
+    messages = []
+    for number, partition in enumerate((last, first)):
+        monkeypatch.setattr("eventferry.spark.repositories.partition_id", lambda number=number: number)
+        messages.append(writer.write(reader.read(partition)))
+    with pytest.raises(OrderError, match=rf"^where partition 1 begins, the event with counter .*{advice}"):
+        writer.commit(messages)
+    with pytest.raises(AssertionError, match="when all tasks have told"):
+        writer.commit([messages[1], None])
+    assert list((tmp_path / "r").rglob("*.zst")) == []
+
+
+@pytest.mark.parametrize(
+    ("columns", "overwrite", "options", "told"),
+    [
+        (list(COLUMNS), False, {}, r'is written in mode\("overwrite"\)'),
+        (
+            list(COLUMNS)[1:],
+            True,
+            {},
+            "lacks the column threadCounter: events in a repository keep their positions",
+        ),
+        (list(COLUMNS), True, {"older": "skip"}, "older is only for a store"),
+        (list(COLUMNS), True, {"recipients": ","}, "recipients is empty"),
+        (list(COLUMNS), True, {"recipients": "age1"}, "not a public key"),
+        (list(COLUMNS), True, {"singleWriter": "yes"}, "singleWriter must be true or false"),
+        (list(COLUMNS), True, {"chain": "0" * 16}, "no option 'chain' here"),
+    ],
+)
+def test_what_cannot_be_written_to_a_repository_is_refused_before_anything_is_begun(
+    tmp_path: Path, columns: list[str], overwrite: bool, options: dict[str, str], told: str
+) -> None:
+    schema = StructType([StructField(name, StringType()) for name in columns])
+    source = EventferrySource({"repository": str(tmp_path / "r")} | options)
+    with pytest.raises((InputError, UsageError), match=told):
+        source.writer(schema, overwrite=overwrite)
+    assert not (tmp_path / "r").exists()
 
 
 # Streams

@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 import eventferry
 from eventferry.spark import changed, numbered
-from eventferry.sync import open_store, pipeline, verify
+from eventferry.sync import Repository, open_store, pipeline, verify
 from tests.support import make_lines
 
 COUNT = 4000
@@ -149,6 +149,66 @@ def test_what_a_driver_that_died_has_left_is_named_and_can_be_removed(
         store.rollback_import(left)
     save(load(spark, url), target, "overwrite")
     assert exported(target) == make_lines(COUNT)
+
+
+def save_to(events: DataFrame, repository: str) -> None:
+    events.write.format("eventferry").option("repository", repository).mode("overwrite").save()
+
+
+def test_a_repository_is_written_while_workers_are_killed_and_read_again(
+    spark: SparkSession, url: str, target: str, tmp_path: Path
+) -> None:
+    (tmp_path / "kills").mkdir()
+    repository, events = str(tmp_path / "repository"), load(spark, url)
+    save_to(events.mapInArrow(broken(tmp_path / "kills", times=2, by=killed), events.schema), repository)
+    assert len(os.listdir(tmp_path / "kills")) == 2
+    again = spark.read.format("eventferry").option("repository", repository).load()
+    save(again, target, "overwrite")
+    assert exported(target) == make_lines(COUNT)
+    found = Repository(repository)
+    assert found.drill().equal
+    checked = found.check(1.0)
+    assert (checked.problems, checked.remarks, checked.parts) == ([], [], 4)
+    assert len(list(tmp_path.rglob("*.zst"))) == 4
+
+
+def test_a_data_frame_that_lost_its_order_is_refused_until_it_is_sorted(
+    spark: SparkSession, url: str, tmp_path: Path
+) -> None:
+    repository = str(tmp_path / "repository")
+    shuffled = load(spark, url).repartition(3, "aggregateId")
+    with pytest.raises(PySparkException, match="sortWithinPartitions"):
+        save_to(shuffled, repository)
+    assert list(tmp_path.rglob("*.zst")) == []
+    key = ["timestamp", "threadCounter", "threadId"]
+    save_to(shuffled.repartitionByRange(3, *key).sortWithinPartitions(*key), repository)
+    assert b"".join(Repository(repository).export_events()) == make_lines(COUNT)
+    save_to(numbered(load(spark, url)).orderBy("threadCounter"), repository)
+    assert Repository(repository).drill().events == COUNT
+
+
+def test_a_data_frame_without_events_is_a_chain_without_parts(
+    spark: SparkSession, url: str, tmp_path: Path
+) -> None:
+    repository = str(tmp_path / "repository")
+    save_to(load(spark, url).where("type = 'NONE'"), repository)
+    save_to(load(spark, url).limit(0), repository)
+    assert Repository(repository).status().newest.parts == 0
+    again = spark.read.format("eventferry").option("repository", repository).load()
+    assert again.count() == 0
+
+
+def test_a_write_to_a_repository_that_fails_leaves_nothing_in_it(
+    spark: SparkSession, url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "failures").mkdir()
+    events = load(spark, url)
+    with pytest.raises(PySparkException, match="this task fails"):
+        save_to(
+            events.mapInArrow(broken(tmp_path / "failures", times=100, by=failed), events.schema),
+            str(tmp_path / "repository"),
+        )
+    assert list(tmp_path.rglob("*.zst")) == []
 
 
 def test_a_stream_that_is_stopped_and_started_again_gives_every_event_once(

@@ -82,7 +82,8 @@ async def check(
     for name in names:
         await found.chain(name)
     if not found.manifests and head is None:
-        raise RepositoryError(f"there is no backup in {storage.place}")
+        left = f", only what was begun and not committed: {', '.join(names)}" if names else ""
+        raise RepositoryError(f"there is no backup in {storage.place}{left}")
     await found.marker()
     if head is not None:
         await found.head(head)

@@ -31,6 +31,7 @@ Number = Annotated[int, msgspec.Meta(ge=1, le=99_999_999)]
 CHAIN = "[0-9a-f]{16}"
 ChainName = Annotated[str, msgspec.Meta(pattern=rf"^{CHAIN}\Z")]
 ArchiveId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
+Key = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
 PART_FILE = r"(parts|secrets)/[0-9a-f]{32}-[0-9a-f]{8}\.jsonl\.zst(\.age)?"
 PartFile = Annotated[str, msgspec.Meta(pattern=rf"^{PART_FILE}\Z")]
 
@@ -54,7 +55,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     Attributes:
         file: its name within the chain, `parts/<key>-<random>.jsonl.zst`, with `.age` where it is encrypted; `key` is
-            `key_of` where it begins.
+            `key_of` where it begins, or what `begin` stands for.
         events: how many lines.
         end: the bookmark behind its last event. It begins at the end of the part before, or at the start of the store.
             None for secrets.
@@ -63,6 +64,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         first_time: timestamp of its first event, in ms; timestamps between it and `last_time` may be beyond both.
         last_time: timestamp of its last event.
         recipients: fingerprints of those who can read it (`packing.Recipient.fingerprint`); none where it is open.
+        begin: `key_of` where it begins, if that was not known when it was named: then its name is of its own bytes.
     """
 
     file: PartFile
@@ -73,11 +75,12 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     first_time: int | None = None
     last_time: int | None = None
     recipients: list[str] = []
+    begin: Key | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def key(self) -> str:
         """Of where it begins."""
-        return self.file.partition("/")[2][:32]
+        return self.file.partition("/")[2][:32] if self.begin is msgspec.UNSET else self.begin
 
     @property
     def is_encrypted(self) -> bool:
@@ -143,8 +146,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         run: random, of the run that made it.
         tool: name and version of what made it.
         created: when, in ms since 1970.
-        begun: when manifest 1 was made.
-        source: the store's URL without user, password and options.
+        begun: when manifest 1 was made; when its making began, where processes wrote the parts for it.
+        source: the store's URL without user, password and options; or what a chain of no store was named.
         cut: the bookmark that the parts end at.
         parts: those behind the base's, in order.
         totals: of all parts.

@@ -77,12 +77,11 @@ async def prune(
     if not names:
         raise RepositoryError(f"there is no backup in {storage.place}")
     damages: list[RepositoryDamagedError] = []
-    found = []
+    found, unfinished = list[Chain](), list[Chain]()
     for name in names:
         with _noted(damages):
             chain = await Chain.read(storage, name)
-            if chain.newest is not None:
-                found.append(chain)
+            (unfinished if chain.newest is None else found).append(chain)
     if keep_replaced is not None:
         with _noted(damages):
             for chain in await keeping.replaced(found, keep_replaced):
@@ -95,6 +94,7 @@ async def prune(
                 await keeping.remove_manifests(chain, keep_manifests)
             if compact:
                 await keeping.compact(chain)
+    await keeping.remove_unfinished(unfinished)
     if damages:
         raise damages[0]
     return keeping.report()
@@ -118,6 +118,7 @@ class _Keeping:
         self._dry_run = dry_run
         self._chains: list[str] = []
         self._archived: list[str] = []
+        self._latest = 0  # when the newest object was created, by the storage's clock
         self._manifests = self._objects = self._bytes = self._joined = self._into = self._erased = 0
 
     def report(self) -> PruneReport:
@@ -182,6 +183,7 @@ class _Keeping:
         joined = await self._joined_before(chain, needed)
         listed = await self._storage.listed(chain.name)
         present = {each.name for each in listed}
+        self._latest = max(self._latest, *(each.changed for each in listed))
         # By the clock of the storage, in which a run that is under way has just stored something. A single wrong time
         # in the future must not make all others old.
         old = min(now(), max(each.changed for each in listed)) - LEFT_AFTER
@@ -191,6 +193,20 @@ class _Keeping:
                 await self._remove(each.name, each.bytes)
             elif file not in needed and re.fullmatch(format.PART_FILE, file):
                 await self._remove_left(chain, each, present, is_old=each.changed < old)
+
+    async def remove_unfinished(self, chains: Sequence[Chain]) -> None:
+        """Of chains without a manifest, remove the parts that no run will use: nothing offers them, and nothing was
+        stored in the chain for a week. A chain that many processes write looks so until it is committed."""
+        found = [(chain, await self._storage.listed(chain.name)) for chain in chains]
+        changed = [max((each.changed for each in listed), default=0) for _, listed in found]
+        old = min(now(), max(self._latest, *changed, 0)) - LEFT_AFTER
+        for (chain, listed), last in zip(found, changed, strict=True):
+            if last >= old or any(format.number_of(each.name) is not None for each in listed):
+                continue
+            present = {each.name for each in listed}
+            for each in listed:
+                if re.fullmatch(format.PART_FILE, each.name.removeprefix(f"{chain.name}/")):
+                    await self._remove_left(chain, each, present, is_old=True)
 
     async def _joined_before(self, chain: Chain, needed: Set[str]) -> set[str]:
         """The files of the parts that were joined into those of the manifest that lists all, and their descriptors."""
@@ -212,7 +228,8 @@ class _Keeping:
         except RepositoryDamagedError:
             part = None  # no run uses it
         if data is not None and part is not None and format.part_name(chain.name, part) == left.name:
-            if part.end is not None and _is_before(part.end, _manifest(chain).cut):
+            newest = chain.newest
+            if newest is not None and part.end is not None and _is_before(part.end, newest.manifest.cut):
                 await self._remove(where, len(data))
                 await self._remove(left.name, left.bytes)
         elif is_old:

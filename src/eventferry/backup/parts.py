@@ -33,20 +33,20 @@ class PartMaker:
     """A part in the making: lines are packed while more are read.
 
     Args:
-        file: what its name begins with: `parts/` or `secrets/`, and 32 hex digits.
+        file: what its name within the chain begins with: `parts/` or `secrets/`, and 32 hex digits. None: it is a part
+            of events that is named by the SHA-256 of its bytes.
         recipients: whom it is encrypted to.
 
     Attributes:
-        file: its name within the chain.
         bytes: of its lines so far.
         events: of them that have ended.
         archives: the ids of archives that hold payloads of these.
     """
 
-    def __init__(self, file: str, recipients: Sequence[Recipient]) -> None:
+    def __init__(self, file: str | None, recipients: Sequence[Recipient]) -> None:
         self._packer = Packer(recipients)
         self._recipients = recipients
-        self.file = f"{file}-{token_hex(4)}{ENDING}{ENCRYPTED if recipients else ''}"
+        self._file = file
         self._work: asyncio.Future[Any] | None = None
         self._first: bytes | None = None
         self._last = b""
@@ -79,8 +79,11 @@ class PartMaker:
         await self._packed()
         self._work = asyncio.ensure_future(asyncio.to_thread(self._packer.finish))
         packed: Packed = await asyncio.shield(self._work)
+        file, digest = f"{self._file}-{token_hex(4)}", packed.stored.sha256
+        if self._file is None:
+            file = f"parts/{digest[:32]}-{digest[32:40]}"
         part = Part(
-            file=self.file,
+            file=f"{file}{ENDING}{ENCRYPTED if self._recipients else ''}",
             events=self.events,
             end=end,
             plain=packed.plain,
@@ -163,7 +166,7 @@ class Parts:
 
     async def keep(self, made: Made) -> Part:
         """Store a part; returns it, or the one that another run has kept meanwhile."""
-        await self.put(made)
+        await put(self._storage, self._chain, made)
         name = format.descriptor_name(self._chain, made.part.key)
         descriptor = format.seal(Descriptor(chain=self._chain, part=made.part))
         while not await self._storage.put_new(name, descriptor):
@@ -174,8 +177,9 @@ class Parts:
                 return other
         return made.part
 
-    async def put(self, made: Made) -> None:
-        """Store the object of a part under its own name, which is random."""
-        name = format.part_name(self._chain, made.part)
-        if not await self._storage.put_new(name, made.data) and await self._storage.get(name) != made.data:
-            raise RepositoryError(f"{name} in the repository is another run's: run the backup again")
+
+async def put(storage: Storage, chain: str, made: Made) -> None:
+    """Store the object of a part under its own name, which no other part has."""
+    name = format.part_name(chain, made.part)
+    if not await storage.put_new(name, made.data) and await storage.get(name) != made.data:
+        raise RepositoryError(f"{name} in the repository is another run's: run the backup again")

@@ -20,7 +20,7 @@ from eventferry.backup.chain import Chain, Entry
 from eventferry.backup.erased import note_erasures
 from eventferry.backup.format import Link, Manifest, Part, Secrets, Totals
 from eventferry.backup.packing import Recipient, load_recipients
-from eventferry.backup.parts import Made, PartMaker, Parts
+from eventferry.backup.parts import Made, PartMaker, Parts, put
 from eventferry.backup.storage import Storage, open_storage, probe
 from eventferry.clock import now
 from eventferry.errors import (
@@ -156,7 +156,7 @@ class _Run:
             await self._gather(chain, kept, start)
             if overtaken and not self._parts and chain.newest is not None and not self._with_secrets:
                 return self._report(chain.newest, overtaken)
-            secrets, outdated = await self._write_secrets(chain, kept)
+            secrets, outdated = await self._write_secrets(chain)
             erasures = await note_erasures(chain, self._store)
             manifest = await self._manifest(chain, secrets, erasures)
             link = await chain.commit(manifest)
@@ -254,12 +254,12 @@ class _Run:
         async def keep() -> Part:
             try:
                 made = await maker.finish(end)
+                self._own.add(made.part.file)
                 await self._refuse_archived(maker.archives)
                 return await kept.keep(made)
             finally:
                 await maker.abandon()
 
-        self._own.add(maker.file)
         self._keeping = asyncio.create_task(keep()), end
 
     async def _refuse_archived(self, found: Set[str]) -> None:
@@ -346,7 +346,7 @@ class _Run:
 
     # secrets
 
-    async def _write_secrets(self, chain: Chain, kept: Parts) -> tuple[Secrets | None, list[str]]:
+    async def _write_secrets(self, chain: Chain) -> tuple[Secrets | None, list[str]]:
         """The secrets for the next manifest, and the objects of secrets to be removed when it is there: a secret that
         was deleted since must not be found in the repository. Without being asked for, those of the run before."""
         newest = chain.newest
@@ -354,7 +354,7 @@ class _Run:
             return None if newest is None else newest.manifest.secrets, []
         parts: list[Part] = []
         async for made in self._made_of_secrets():
-            await kept.put(made)
+            await put(self._storage, chain.name, made)
             parts.append(made.part)
         self._secrets = sum(part.events for part in parts)
         own = {format.part_name(chain.name, part) for part in parts}

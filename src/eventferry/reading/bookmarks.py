@@ -129,10 +129,7 @@ class Bookmark(NamedTuple):
     @property
     def fingerprint(self) -> bytes:
         """Of the last events that were read."""
-        last = sorted(self.last.items())
-        whole = b"".join(bytes([thread]) + seen.whole for thread, seen in last)
-        bare = b"".join(bytes([thread]) + seen.bare for thread, seen in last)
-        return _hash(whole, _HALF) + _hash(bare, _HALF)
+        return fingerprint_of({thread: (seen.whole, seen.bare) for thread, seen in self.last.items()})
 
     def is_alike(self, fingerprint: bytes) -> bool:
         """Whether a fingerprint is of these events, but for payloads, from which something may have been erased."""
@@ -140,6 +137,14 @@ class Bookmark(NamedTuple):
 
     def __str__(self) -> str:
         return encode(Written(self.identity, self.fingerprint, list(self.unread)))
+
+
+def fingerprint_of(last: Mapping[int, tuple[bytes, bytes]]) -> bytes:
+    """The fingerprint of the last event that was read in each thread, as `Seen.whole` and `Seen.bare` of it."""
+    found = sorted(last.items())
+    whole = b"".join(bytes([thread]) + whole for thread, (whole, _) in found)
+    bare = b"".join(bytes([thread]) + bare for thread, (_, bare) in found)
+    return _hash(whole, _HALF) + _hash(bare, _HALF)
 
 
 def encode(written: Written) -> str:

@@ -44,12 +44,20 @@ class WriteOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Where events are written to.
 
     Attributes:
-        url: of the store.
+        url: of a store.
         older: when adding to it: what to do with events older than its latest: `skip`, `reject` or `accept`.
+        repository: a backup repository, instead of `url`.
+        name: of what is written, among what Spark writes there.
+        recipients: public keys to encrypt to, or files of them, separated by commas. The driver reads them.
+        single_writer: allow a storage that ignores conditions. The caller promises that only one write or backup runs.
     """
 
-    url: str
-    older: Older = "skip"
+    url: str | None = None
+    older: Older | None = None
+    repository: str | None = None
+    name: str | None = None
+    recipients: Sequence[str] = ()
+    single_writer: bool = False
 
 
 _NAMES = {
@@ -64,7 +72,11 @@ _NAMES = {
     "until": "until",
     "maxEventsPerTrigger": "max_events_per_trigger",
     "older": "older",
+    "name": "name",
+    "recipients": "recipients",
+    "singleWriter": "single_writer",
 }
+_LISTS = frozenset(("identities", "recipients"))
 _NUMBERS = frozenset(("manifest", "numPartitions", "maxEventsPerTrigger"))
 
 _Options = TypeVar("_Options", ReadOptions, WriteOptions)
@@ -91,7 +103,13 @@ def read_options(given: Mapping[str, str]) -> ReadOptions:
 def write_options(given: Mapping[str, str]) -> WriteOptions:
     """Those of a write. Raises UsageError."""
     options = _options(given, WriteOptions)
-    if options.older not in ("skip", "reject", "accept"):
+    if (options.url is None) == (options.repository is None):
+        raise UsageError("give either the option url, of the store that events are written to, or repository")
+    if options.repository is None:
+        _refuse(options, "belongs to repository", "name", "recipients", "single_writer")
+    else:
+        _refuse(options, "is only for a store", "older")
+    if options.older not in (None, "skip", "reject", "accept"):
         raise UsageError(f"the option older must be skip, reject or accept, not {options.older!r}")
     return options
 
@@ -105,14 +123,18 @@ def _options(given: Mapping[str, str], kind: type[_Options]) -> _Options:
         if name is None:
             raise UsageError(f"there is no option {key!r} here, but {', '.join(sorted(allowed))}")
         values[_NAMES[name]] = _value(name, text)
-    if kind is WriteOptions and "url" not in values:
-        raise UsageError("the option url is missing: the store that events are written to")
     return kind(**values)
 
 
 def _value(name: str, text: str) -> Any:
-    if name == "identities":
-        return [each for each in text.split(",") if each]
+    if name in _LISTS:
+        if not (found := [each.strip() for each in text.split(",") if each.strip()]):
+            raise UsageError(f"the option {name} is empty")
+        return found
+    if name == "singleWriter":
+        if text.lower() not in ("true", "false"):
+            raise UsageError(f"the option {name} must be true or false, not {text!r}")
+        return text.lower() == "true"
     if name not in _NUMBERS:
         return text
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 10**9):
@@ -120,7 +142,7 @@ def _value(name: str, text: str) -> Any:
     return int(text)
 
 
-def _refuse(options: ReadOptions, why: str, *fields: str) -> None:
+def _refuse(options: ReadOptions | WriteOptions, why: str, *fields: str) -> None:
     for name, field in _NAMES.items():
         if field in fields and getattr(options, field):
             raise UsageError(f"the option {name} {why}")

@@ -12,13 +12,14 @@ from eventferry.errors import UsageError
 from eventferry.spark.filters import Pushed
 from eventferry.spark.options import ReadOptions, read_options, write_options
 from eventferry.spark.origins import Origin, origin_of
+from eventferry.spark.repositories import RepositoryWriter
 from eventferry.spark.schema import SCHEMA, batches_of
 from eventferry.spark.streaming import StreamReader
 from eventferry.spark.writing import Writer
 
 
 class EventferrySource(DataSource):
-    """Events of stores, of other products' tables and of backup repositories, and stores as a sink."""
+    """Events of stores, of other products' tables and of backup repositories; stores and repositories as a sink."""
 
     _origin: Origin | None = None
 
@@ -41,8 +42,12 @@ class EventferrySource(DataSource):
         return Reader(origin_of(self._read_options) if self._origin is None else self._origin)
 
     def writer(self, schema: StructType, overwrite: bool) -> DataSourceWriter:
-        """For one write: mode `overwrite` replaces the store's events, and mode `append` adds those that it lacks."""
-        return Writer(write_options(self.options), schema.fieldNames(), is_replacing=overwrite)
+        """For one write. To a store, mode `overwrite` replaces its events, and mode `append` adds those that it lacks;
+        to a repository, a chain of its own."""
+        options = write_options(self.options)
+        if options.repository is not None:
+            return RepositoryWriter(options, schema.fieldNames(), is_replacing=overwrite)
+        return Writer(options, schema.fieldNames(), is_replacing=overwrite)
 
     def streamReader(self, schema: StructType) -> StreamReader:  # noqa: N802  # Spark's name
         """For one stream."""

@@ -57,15 +57,13 @@ class Writer(DataSourceArrowWriter):
 
     def __init__(self, options: WriteOptions, columns: Sequence[str], *, is_replacing: bool) -> None:
         refuse_columns(columns, "the data frame")
-        if is_replacing and len(columns) < len(COLUMNS):
-            missing = [column for column in COLUMNS if column not in columns]
-            raise InputError(
-                f"the data frame lacks the column {missing[0]}: events that replace a store's keep their positions and "
-                "versions (eventferry.spark.numbered gives them)"
-            )
+        if is_replacing:
+            refuse_unplaced(columns, "events that replace a store's")
+        if options.url is None:
+            raise AssertionError("options name a store or a repository")
         self._url = options.url
         self._columns = columns
-        self._sink: Sink = _Replacing() if is_replacing else _Adding(options.older)
+        self._sink: Sink = _Replacing() if is_replacing else _Adding(options.older or "skip")
         with open_store(self._url) as store:
             if not store.exists():
                 store.init()
@@ -73,19 +71,10 @@ class Writer(DataSourceArrowWriter):
 
     def write(self, iterator: Iterator[Any]) -> Pushed:
         """What a task does."""
-        context = TaskContext.get()
-        if context is None:
-            raise AssertionError("Spark runs this in a task")
-        part = str(context.partitionId() + 1)
+        part = str(partition_id() + 1)
         with open_store(self._url) as store:
-            events = self._sink.push(store, self._import_id, part, self._lines(iterator))
+            events = self._sink.push(store, self._import_id, part, lines_of(iterator, self._columns))
         return Pushed(part, events)
-
-    def _lines(self, batches: Iterator[Any]) -> Iterator[bytes]:
-        writer = BatchLines(self._columns)
-        for batch in batches:
-            if lines := writer.lines(batch):
-                yield lines
 
     def commit(self, messages: list[WriterCommitMessage | None]) -> None:
         """What the driver does when all tasks are done."""
@@ -131,3 +120,30 @@ class _Adding(Sink):
 
     def roll_back(self, store: EventStore, import_id: str) -> None:
         store.rollback_incremental_import(import_id)
+
+
+def refuse_unplaced(columns: Sequence[str], which: str) -> None:
+    """Refuses a data frame without positions or versions, which such events keep."""
+    for column in COLUMNS:
+        if column not in columns:
+            raise InputError(
+                f"the data frame lacks the column {column}: {which} keep their positions and versions "
+                "(eventferry.spark.numbered gives them)"
+            )
+
+
+def partition_id() -> int:
+    """The partition of the task that runs here."""
+    context = TaskContext.get()
+    if context is None:
+        raise AssertionError("Spark runs this in a task")
+    number: int = context.partitionId()
+    return number
+
+
+def lines_of(batches: Iterator[Any], columns: Sequence[str]) -> Iterator[bytes]:
+    """The lines of what a task is given to write."""
+    writer = BatchLines(columns)
+    for batch in batches:
+        if lines := writer.lines(batch):
+            yield lines
