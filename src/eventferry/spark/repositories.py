@@ -14,12 +14,12 @@ from pyspark.sql.datasource import DataSourceArrowWriter, WriterCommitMessage
 
 from eventferry.backup import pieces
 from eventferry.backup.pieces import Piece
+from eventferry.blocking.arguments import source_of
+from eventferry.blocking.loop import LOOP
 from eventferry.databases import without_password
 from eventferry.errors import OrderError, UsageError
 from eventferry.spark.options import WriteOptions
 from eventferry.spark.writing import lines_of, partition_id, refuse_unplaced
-from eventferry.sync.arguments import source_of
-from eventferry.sync.loop import LOOP
 from eventferry.tabular.columns import refuse_columns
 
 _SOURCE = "spark"
