@@ -50,8 +50,7 @@ Piece: TypeAlias = tuple[Sequence[NewRowValues], int]  # rows, and how many byte
 async def begin(database: Database, *, repeatable: bool) -> str:
     """Open an incremental import; returns its id."""
     if repeatable:
-        async with owners.writing(database, "exclusive") as writing:
-            await commits.make_table(writing)
+        await commits.make_table(database)
     async with owners.writing(database, "exclusive") as writing:
         await steps.refuse_open(writing, "open")
         return (await writing.make_stage("open")).id

@@ -65,8 +65,7 @@ async def begin(
 ) -> str:
     """Open an import in parts; returns its id. With a driver it is void when that dies; `freeze` needs one."""
     await owners.drop_dead_stages(database, "parts")
-    async with owners.writing(database, "exclusive") as writing:
-        await commits.make_table(writing)
+    await commits.make_table(database)
     async with owners.writing(database, "exclusive") as writing:
         if not replace:
             await replacing_import.refuse_full(writing)
