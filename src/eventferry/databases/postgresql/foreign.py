@@ -162,7 +162,8 @@ def _block(connection: pq.abc.PGconn, transformer: Transformer) -> PQGen[list[tu
     while len(block) < BLOCK_ROWS and size < BLOCK_BYTES:
         if connection.is_busy():
             connection.consume_input()  # costs less than to have the loop tell that something has come
-        result = yield from generators.fetch(connection)
+        is_here = not connection.is_busy()
+        result = connection.get_result() if is_here else (yield from generators.fetch(connection))
         if result is None:
             break
         if result.status == pq.ExecStatus.FATAL_ERROR:
@@ -170,7 +171,7 @@ def _block(connection: pq.abc.PGconn, transformer: Transformer) -> PQGen[list[tu
             raise psycopg.errors.error_from_result(result)
         transformer.set_pgresult(result, set_loaders=not block)
         rows = transformer.load_rows(0, result.ntuples, tuple)
-        transformer.set_pgresult(None, set_loaders=False)  # which would be held until the next one comes
         block += rows
         size += sum(map(len, filter(None, chain.from_iterable(map(_LONG, rows)))))
+    transformer.set_pgresult(None, set_loaders=False)  # else it holds the last rows too
     return block
