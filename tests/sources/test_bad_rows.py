@@ -100,6 +100,20 @@ async def test_all_rows_before_the_trouble_are_counted(own: Rows) -> None:
     assert preview.trouble.startswith("own, position 1001, column data: not JSON")
 
 
+@pytest.mark.parametrize("later", ["{}", "x"])
+async def test_of_several_troubles_the_first_by_position_is_told(own: Rows, later: str) -> None:
+    own.add(kind="link")
+    own.add(version=1)
+    own.add(version=1)
+    own.add(stream="other", data=later)
+    own.add(kind="link")
+    async with open_source(own.url, own.mapping()) as source:
+        preview = await source.preview()
+    assert preview.trouble is not None
+    assert preview.trouble.startswith("own, position 3, column version: ")
+    assert (preview.events, preview.skipped) == (1, {"link": 1})
+
+
 @pytest.mark.parametrize("value", [b'{"a":"\xff"}', b'{"a":"\xed\xa0\x80"}', b'{"\xff":1}'])
 async def test_text_that_is_not_utf_8_is_refused(own: Rows, tmp_path: Path, value: bytes) -> None:
     own.make(data="bytes", meta="bytes")

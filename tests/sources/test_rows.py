@@ -11,7 +11,8 @@ import pytest
 
 from eventferry.errors import SourceRowError
 from eventferry.sources import aggregates
-from eventferry.sources.mapping import Aggregate, Decoding, Time, Version
+from eventferry.sources.mapper import Mapper
+from eventferry.sources.mapping import Aggregate, Decoding, Mapping, Time, Version
 from eventferry.sources.source import open_source
 from tests.support.foreign.rows import IN_MS, SELECT, Rows
 
@@ -341,6 +342,17 @@ async def test_more_aggregates_than_are_kept_in_memory_are_numbered_right(
         SourceRowError, match=r"own, position 34, column version: .* comes after its version 5"
     ):
         await own.events()
+
+
+def test_no_aggregate_is_put_away_while_rows_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aggregates.Aggregates.__init__, "__defaults__", (4,))
+    mapper = Mapper(Mapping(name="own", select="SELECT 1", time=Time(unit="ms")))
+    rows = [
+        (position, f"s{stream}", None, "T", 0, b"{}", None, None, None)
+        for position, stream in enumerate([0, 1, 2, 3, 3, 4, 3, 4])
+    ]
+    made = [json.loads(line)["aggregateVersion"] for line in mapper.lines(rows)]
+    assert made == [1, 1, 1, 1, 2, 1, 3, 2]
 
 
 async def test_one_aggregate_is_a_number_here_and_its_digits_there(own: Rows) -> None:

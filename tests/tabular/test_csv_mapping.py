@@ -127,6 +127,7 @@ async def test_every_text_and_every_value_comes_as_it_is(rows: list[tuple[str, s
         ("order-2", "x" * 701, "row 2, line 3, field stream: is longer than 700"),
         ("order-2", "x\0", r"row 2, line 3, field stream: .*U\+0000"),
         (" 7}", "}", "row 2, line 3, field body: not JSON"),
+        (' 7}",,\n20,', '}",,\nx,', "row 2, line 3, field body: not JSON"),
         ("12:01:00Z", "12:01:00 at noon", "row 2, line 3, field at: .* is not a time"),
         ("2026-01-01T12:01:00Z", "", "row 2, line 3, field at: is null"),
         ("18,order-2", '18,"or\nder-2",1', "row 2, line 3: has 9 fields, and the header 8"),

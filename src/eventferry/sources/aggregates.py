@@ -27,20 +27,29 @@ class Aggregate:
 
 
 class Aggregates:
-    """The aggregates, by their ids as the source has them."""
+    """The aggregates, by their ids as the source has them.
+
+    Attributes:
+        at_hand: how many are remembered in memory.
+        known: those.
+    """
 
     def __init__(self, at_hand: int = AT_HAND) -> None:
-        self._at_hand = at_hand
+        self.at_hand = at_hand
         self._file: sqlite3.Connection | None = None
         self.known: dict[object, Aggregate] = {}
 
     def new(self, own_id: str, shown: bytes) -> Aggregate:
         """One that is not among the `known`."""
-        if len(self.known) >= self._at_hand:
-            self._put_away()
+        self.make_room(1)
         found = None if self._file is None else self._looked_up(self._file, shown)
         aggregate = self.known[own_id] = found or Aggregate(shown)
         return aggregate
+
+    def make_room(self, count: int) -> None:
+        """Have room for so many new ones, `at_hand` at most: none of the `known` is put away until they are there."""
+        if len(self.known) + count > self.at_hand:
+            self._put_away()
 
     def _put_away(self) -> None:
         if self._file is None:

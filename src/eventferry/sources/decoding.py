@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from typing import Any, TypeAlias
 
@@ -21,6 +21,9 @@ MAX_INFLATED = 1024 * 1024 * 1024
 """Bytes that a compressed column may become: more is taken for an attack."""
 
 
+NULL = b"null"
+"""What a value becomes that is null, whatever the steps are."""
+
 _FORMAT = msgspec.json.format
 
 
@@ -28,22 +31,33 @@ class UndecodableError(Exception):
     """A value that is not what the mapping says; the message says what is wrong with it."""
 
 
-def decoder(steps: Sequence[str]) -> Step:
-    """What makes compact JSON text of a column's value by these steps; it raises UndecodableError. Raises MappingError
-    for a function that cannot be loaded, and MissingExtraError where a step needs a package that is not installed."""
+def decoder(steps: Sequence[str]) -> Callable[[Iterable[Any]], list[bytes]]:
+    """What makes compact JSON texts of a column's values by these steps; it raises UndecodableError. Raises
+    MappingError for a function that cannot be loaded, and MissingExtraError where a step needs a package that is not
+    installed."""
     chain = [_step(step) for step in steps if step != "json"]
     if not chain:
         return compact
-    return lambda value: as_json(reduce(lambda found, step: step(found), chain, _text(value)))
+    return lambda values: [
+        NULL if value is None else as_json(reduce(lambda found, step: step(found), chain, _text(value)))
+        for value in values
+    ]
 
 
-def compact(text: Any) -> bytes:
-    """The JSON text in a column, without spaces between its tokens; numbers and the order of keys as they came."""
+def compact(values: Iterable[Any]) -> list[bytes]:
+    """The JSON texts in a column, without spaces between their tokens; numbers and the order of keys as they came."""
     try:
-        found = text if type(text) is bytes else _text(text)
-        return _FORMAT(found.encode() if isinstance(found, str) else found, indent=-1)
+        return [
+            NULL if value is None else _FORMAT(value if type(value) is bytes else _bytes(value), indent=-1)
+            for value in values
+        ]
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise UndecodableError(f"not JSON: {error}") from None
+
+
+def _bytes(value: Any) -> bytes:
+    text = _text(value)
+    return text.encode() if isinstance(text, str) else text
 
 
 def _text(value: Any) -> str | bytes:
@@ -68,9 +82,9 @@ def shown(value: Any) -> str:
 def as_json(value: Any) -> bytes:
     """The JSON text of what the last step gave: text is JSON already, anything else a JSON value."""
     if isinstance(value, bytes | bytearray | memoryview):
-        return compact(bytes(value))
+        return compact([bytes(value)])[0]
     if isinstance(value, str):
-        return compact(value)
+        return compact([value])[0]
     try:
         return encode_payload(value)
     except InputError as error:

@@ -30,10 +30,13 @@ def block_of(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     size = 0
     for row in islice(rows, BLOCK_ROWS):
         block.append(row)
-        size += sum(len(value) for value in row if isinstance(value, str | bytes))
+        size += sum([len(value) for value in row if type(value) in _LONG])
         if size >= BLOCK_BYTES:
             break
     return block
+
+
+_LONG = frozenset((str, bytes))
 
 
 class Column(NamedTuple):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, TypeAlias
+from itertools import chain
+from operator import eq, itemgetter
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -14,9 +16,11 @@ from eventferry.lines.limits import MAX_ID_LENGTH, check_text
 from eventferry.lines.payload import SHALLOW, check_payload, may_be_deep, may_have_long_exponent
 from eventferry.lines.spelling import LONE_SURROGATE, lone_surrogate
 from eventferry.sources.aggregates import Aggregate, Aggregates
-from eventferry.sources.decoding import UndecodableError, decoder, shown
-from eventferry.sources.mapping import KEPT, ROW_KINDS, Mapping, RowKind
+from eventferry.sources.decoding import NULL, UndecodableError, decoder, shown
+from eventferry.sources.mapping import KEPT, OUTPUT, ROW_KINDS, Mapping, RowKind
 from eventferry.sources.times import Moment, Times, pointed
+
+T = TypeVar("T")
 
 PayloadMode: TypeAlias = Literal["envelope", "data"]
 """What the payload of an event is: data and what else the source knows of it, or data alone."""
@@ -79,7 +83,7 @@ class Mapper:
         self._data = decoder(mapping.data.decode)
         self._metadata = decoder(mapping.metadata.decode)
         times = Times(mapping.time)
-        readers: dict[TimeKind, Callable[[Any], Moment]] = {
+        readers: dict[TimeKind, Callable[[Iterable[Any]], list[Moment]]] = {
             "microseconds": times.of_microseconds,
             "local microseconds": times.of_local_microseconds,
             "any": times.of,
@@ -95,118 +99,145 @@ class Mapper:
         self.made: list[bytes] = []
         self.positions: array[int] = array("q")
         self.versions: list[int] = []
-        # Of these lines: the data of each, and in an envelope its metadata behind it.
-        self._texts: list[bytes] = []
+        # Of these lines: the data, and in an envelope the metadata.
+        self._texts: dict[str, list[bytes]] = {}
         self._last: int | None = None
 
-    def lines(self, rows: Iterable[Sequence[Any]]) -> list[bytes]:
+    def lines(self, rows: Sequence[Sequence[Any]]) -> list[bytes]:
         """The lines of rows, in thread 0, with counters and versions that continue those of the rows before.
 
         A row has what the statement of a `Reader` gives. Raises SourceRowError for the first row that does not become
         an event.
         """
-        self.made, self.positions, self.versions, self._texts = [], array("q"), [], []
+        self.made, self.positions, self.versions = [], array("q"), []
+        self._texts = {"data": []} if self._is_bare else {"data": [], "metadata": []}
+        step = min(_ROWS, self._aggregates.at_hand)
         try:
-            self._make(rows)
+            for start in range(0, len(rows), step):
+                self._make(rows[start : start + step])
         finally:
             try:
                 self._check()  # the trouble that it finds comes before that of a row
             finally:
                 self.events += len(self.made)
+                self._texts.clear()
         return self.made
 
-    def _make(self, rows: Iterable[Sequence[Any]]) -> None:
-        lines, positions, versions, texts = self.made, self.positions, self.versions, self._texts
-        aggregates, types = self._aggregates.known, self._types
-        counter, first, last = self.events, self._first, self._last
-        is_bare, moment_of, data_of, metadata_of = self._is_bare, self._time, self._data, self._metadata
-        for position, own_id, version, event_type, time, data, metadata, event_id, kind, *_ in rows:
+    def _make(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Make the lines of some rows, a step of all of them at a time. Where a row fails, they are made one by one:
+        the step at which that one then fails alone tells the column."""
+        self._aggregates.make_room(len(rows))
+        columns = list(zip(*rows, strict=True))
+        left_out: Counter[str] = Counter()
+        kept = rows
+        column = "position"
+        try:
+            if set(map(type, columns[0])) != {int} or max(columns[0]) > _MAX_POSITION:
+                raise UndecodableError(f"a position is a whole number, not {shown(columns[0][0])}")
+            column = "kind"
+            left_out.update(filter(self._is_left_out, columns[_KIND]))
+            if left_out:
+                kept = [row for row in rows if row[_KIND] not in left_out]
+                columns = list(zip(*kept, strict=True)) or [()] * len(columns)
+            positions, own_ids, versions, types, times, data, metadata, ids, *_ = columns
             column = "position"
-            try:
-                if type(position) is not int or position > _MAX_POSITION:
-                    raise UndecodableError(f"a position is a whole number, not {shown(position)}")
-                if kind is not None:
-                    column = "kind"
-                    if self._is_left_out(kind):
-                        continue
-                    column = "position"
-                if position == last:
-                    raise UndecodableError(
-                        "two rows have it, so their order is not known: a position is one row's alone, as a key is"
-                    )
-                column = "aggregate"
-                aggregate = aggregates.get(own_id) or self._new_aggregate(own_id)
-                column = "type"
-                shown_type = types.get(event_type) or self._new_type(event_type)
-                column = "version"
-                if version is not None:
-                    before = aggregate.version
-                    if (
-                        type(version) is not int
-                        or version < first
-                        or (before is not None and version <= before)
-                    ):
-                        raise self._wrong_version(version, aggregate)
-                column = "data"
-                text = _NULL if data is None else data_of(data)
-                column = "metadata"
-                rest = _NULL if metadata is None else metadata_of(metadata)
-                if is_bare and rest not in (_NULL, b"{}") and not self._drops_metadata:
-                    raise UndecodableError(
-                        "is not empty, and the bare data leaves it out: say that it may be dropped (--drop-metadata)"
-                    )
-                column = "time"
-                timestamp, full_time = moment_of(time) if time is not None else self._pointed_time(text)
-                column = "id"
-                name = _NULL if event_id is None else _ENCODE(_text(event_id))
-            except (UndecodableError, InputError) as error:
-                reason = error.reason if isinstance(error, InputError) else str(error)
-                known = position if type(position) is int else None
-                raise SourceRowError(reason, source=self._name, position=known, column=column) from None
-            aggregate.events = number = aggregate.events + 1
-            if version is None:
-                own, shown_version = 0, _NULL
-            else:
+            if any(map(eq, positions, chain([self._last], positions))):
+                raise UndecodableError(
+                    "two rows have it, so their order is not known: a position is one row's alone, as a key is"
+                )
+            column = "aggregate"
+            aggregates = _found(self._aggregates.known, own_ids, self._new_aggregate)
+            column = "type"
+            shown_types = _found(self._types, types, self._new_type)
+            column = "data"
+            texts = self._data(data)
+            column = "metadata"
+            rests = self._metadata(metadata)
+            if self._is_bare and not self._drops_metadata and not _EMPTY.issuperset(rests):
+                raise UndecodableError(
+                    "is not empty, and the bare data leaves it out: say that it may be dropped (--drop-metadata)"
+                )
+            column = "time"
+            moments = self._time(times) if None not in times else self._pointed_times(times, texts)
+            column = "id"
+            names = [NULL if event_id is None else _ENCODE(_text(event_id)) for event_id in ids]
+        except (UndecodableError, InputError) as error:
+            if len(rows) > 1:
+                for row in rows:
+                    self._make([row])
+                return
+            reason = error.reason if isinstance(error, InputError) else str(error)
+            raise self._refusal(reason, rows[0][0], column) from None
+        numbers, trouble = self._numbered(aggregates, versions)
+        made = len(numbers)
+        counters = range(self.events + len(self.made), self.events + len(self.made) + made)
+        fields = (
+            counters, shown_types, map(itemgetter(0), moments), [each.shown for each in aggregates], numbers, texts,
+        )  # fmt: skip
+        # Of each column as many values are taken as there are counters.
+        if self._is_bare:
+            self.made += map(_BARE.__mod__, zip(*fields, strict=False))
+        else:
+            shown_versions = [NULL if version is None else b"%d" % version for version in versions]
+            more = (names, positions, shown_versions, map(itemgetter(1), moments), rests)
+            self.made += map(_ENVELOPED.__mod__, zip(*fields, *more, strict=False))
+            self._texts["metadata"] += rests[:made]
+        self._texts["data"] += texts[:made]
+        self.positions.extend(positions[:made])
+        if made:
+            self._last = positions[made - 1]
+        if trouble is not None:
+            before = rows[: rows.index(kept[made])]
+            self.skipped.update(row[_KIND] for row in before if row[_KIND] in left_out)
+            raise self._refusal(trouble, positions[made], "version")
+        self.skipped.update(left_out)
+
+    def _numbered(
+        self, aggregates: Iterable[Aggregate], versions: Iterable[Any]
+    ) -> tuple[list[int], str | None]:
+        """The versions that events get, and what is wrong with the version behind the last of them."""
+        first, owns = self._first, self.versions
+        numbers: list[int] = []
+        for aggregate, version in zip(aggregates, versions, strict=True):
+            own = 0
+            if version is not None:
+                before = aggregate.version
+                if type(version) is not int or version < first or (before is not None and version <= before):
+                    return numbers, self._wrong_version(version, aggregate)
                 aggregate.version = version
-                own, shown_version = version - first + 1, b"%d" % version
+                own = version - first + 1
+            aggregate.events = number = aggregate.events + 1
             if own != number:
                 self.renumbered += 1
-            texts.append(text)
-            if is_bare:
-                line = _BARE % (counter, shown_type, timestamp, aggregate.shown, number, text)
-            else:
-                texts.append(rest)
-                line = _ENVELOPED % (
-                    counter, shown_type, timestamp, aggregate.shown, number, text,
-                    name, position, shown_version, full_time, rest,
-                )  # fmt: skip
-            lines.append(line)
-            positions.append(position)
-            versions.append(own)
-            last = self._last = position
-            counter += 1
+            numbers.append(number)
+            owns.append(own)
+        return numbers, None
+
+    def _refusal(self, reason: str, position: Any, column: str) -> SourceRowError:
+        known = position if type(position) is int else None
+        return SourceRowError(reason, source=self._name, position=known, column=column)
 
     def _check(self) -> None:
         """Refuse the payloads that no store takes; a glance at all of them tells that there are none, nearly always."""
-        all_texts = b"\n%b\n" % b"\n".join(self._texts)
+        all_texts = b"\n".join([b"", *chain.from_iterable(self._texts.values()), b""])
         if (
             _is_utf8(all_texts)
             and (b"\\" not in all_texts or lone_surrogate(all_texts) is None)
             and not may_have_long_exponent(all_texts)
-            and not (max(map(len, self._texts), default=0) > SHALLOW and any(map(may_be_deep, self._texts)))
+            and not any(
+                max(map(len, texts), default=0) > SHALLOW and any(map(may_be_deep, texts))
+                for texts in self._texts.values()
+            )
         ):
             return
-        columns = ["data"] if self._is_bare else ["data", "metadata"]
-        for place, text in enumerate(self._texts):
-            try:
-                _check_text(text)
-            except InputError as error:
-                number, column = divmod(place, len(columns))
-                position = self.positions[number]
-                del self.made[number:], self.positions[number:], self.versions[number:]
-                raise SourceRowError(
-                    error.reason, source=self._name, position=position, column=columns[column]
-                ) from None
+        for number, texts in enumerate(zip(*self._texts.values(), strict=True)):
+            for column, text in zip(self._texts, texts, strict=True):
+                try:
+                    _check_text(text)
+                except InputError as error:
+                    position = self.positions[number]
+                    del self.made[number:], self.positions[number:], self.versions[number:]
+                    raise self._refusal(error.reason, position, column) from None
 
     def _new_aggregate(self, own_id: Any) -> Aggregate:
         name = _text(own_id)  # a number and its digits are one aggregate
@@ -220,26 +251,30 @@ class Mapper:
             self._types[event_type] = text
         return text
 
-    def _wrong_version(self, version: Any, aggregate: Aggregate) -> UndecodableError:
+    def _wrong_version(self, version: Any, aggregate: Aggregate) -> str:
         if type(version) is not int or version < self._first:
-            return UndecodableError(
-                f"a version is a whole number from {self._first}, or null, not {shown(version)}"
-            )
-        return UndecodableError(
+            return f"a version is a whole number from {self._first}, or null, not {shown(version)}"
+        return (
             f"version {version} of the aggregate {aggregate.shown.decode()} comes after its version "
             f"{aggregate.version}: if that is right, leave the versions out of the SELECT, and events are numbered as "
             "they come"
         )
 
     def _is_left_out(self, kind: Any) -> bool:
-        if kind in self._kept:
+        if kind is None or kind in self._kept:
             return False
         if kind not in ROW_KINDS:
             raise UndecodableError(f"a kind is one of {', '.join(ROW_KINDS)}, or null, not {shown(kind)}")
-        self.skipped[kind] += 1
         return True
 
-    def _pointed_time(self, data: bytes) -> Moment:
+    def _pointed_times(self, times: Iterable[Any], texts: Iterable[bytes]) -> list[Moment]:
+        """The times where some are null, and may be in the data."""
+        moments: list[Moment] = []
+        for time, text in zip(times, texts, strict=True):
+            moments += self._time([time]) if time is not None else self._any_time([self._pointed_time(text)])
+        return moments
+
+    def _pointed_time(self, data: bytes) -> Any:
         if self._pointed is None:
             raise UndecodableError(
                 "is null, and the mapping does not say where else the time is (time.pointer)"
@@ -247,10 +282,14 @@ class Mapper:
         found = self._pointed(msgspec.json.decode(data))
         if found is None:
             raise UndecodableError("there is no time in the data at the mapping's time.pointer")
-        return self._any_time(found)
+        return found
 
 
-_NULL = b"null"
+_EMPTY = frozenset((NULL, b"{}"))
+
+_ROWS = 1000  # of which lines are made at a time, at most
+
+_KIND = OUTPUT.index("kind")
 
 _BARE = (
     b'{"threadCounter":%d,"threadId":0,"type":%b,"timestamp":%d,"aggregateId":%b,"aggregateVersion":%d,'
@@ -267,7 +306,17 @@ _MAX_POSITION = 2**63 - 1  # an unsigned one of MySQL may be beyond, and is refu
 _ENCODE = msgspec.json.Encoder().encode
 
 
+def _found(known: dict[object, T], keys: Iterable[object], new: Callable[[Any], T]) -> list[T]:
+    """What is known by these keys; `new` tells what is not."""
+    try:
+        return list(map(known.__getitem__, keys))
+    except KeyError:
+        return [known.get(key) or new(key) for key in keys]
+
+
 def _is_utf8(text: bytes) -> bool:
+    if text.isascii():
+        return True
     try:
         text.decode()
     except UnicodeDecodeError:

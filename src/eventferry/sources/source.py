@@ -304,9 +304,9 @@ class Reading:
         try:
             async with aclosing(self._whole_blocks()) as blocks:
                 async for lines in blocks:
-                    text = b"".join((held, *lines))
-                    held = text[-2:]
-                    yield text[:-2]
+                    last = lines.pop()
+                    yield b"".join([held, *lines, last[:-2]])
+                    held = last[-2:]
             if held:
                 yield held
         finally:
@@ -324,6 +324,7 @@ class Reading:
                     self._mapper.lines(rows)
                 except SourceRowError as error:
                     trouble = error
+                del rows  # large ones would be held while the next are made
                 if self._mapper.made:
                     self._positions.append((first, self._mapper.positions))
                     yield self._mapper.made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeAlias
@@ -31,12 +31,15 @@ class Times:
         self._nanoseconds = mapping.nanoseconds
         self._minutes: dict[int, bytes] = {}
 
-    def of_microseconds(self, value: int) -> Moment:
-        """A time with a zone, as the database gives it: microseconds since 1970."""
-        minute, rest = divmod(value, 60_000_000)
-        second, rest = divmod(rest, 1_000_000)
-        text = self._minutes.get(minute) or self._new_minute(minute)
-        return value // 1000, b"%b%02d.%06dZ" % (text, second, rest)
+    def of_microseconds(self, values: Iterable[int]) -> list[Moment]:
+        """Times with a zone, as the database gives them: microseconds since 1970."""
+        moments, known = [], self._minutes
+        for value in values:
+            minute, rest = divmod(value, 60_000_000)
+            second, rest = divmod(rest, 1_000_000)
+            text = known.get(minute) or self._new_minute(minute)
+            moments.append((value // 1000, b"%b%02d.%06dZ" % (text, second, rest)))
+        return moments
 
     def _new_minute(self, minute: int) -> bytes:
         if len(self._minutes) >= _MINUTES_KNOWN:
@@ -47,20 +50,27 @@ class Times:
             raise UndecodableError(_NO_YEAR) from None
         return text
 
-    def of_local_microseconds(self, value: int) -> Moment:
-        """A time without a zone, as the database gives it: as if it were UTC. The mapping says its zone."""
+    def of_local_microseconds(self, values: Iterable[int]) -> list[Moment]:
+        """Times without a zone, as the database gives them: as if they were UTC. The mapping says their zone."""
         if self._zone is None:
             raise UndecodableError(_NO_ZONE)
         if self._zone.key == "UTC":
-            return self.of_microseconds(value)
+            return self.of_microseconds(values)
         try:
-            moment = (_EPOCH + timedelta(microseconds=value)).replace(tzinfo=self._zone)
+            moments = [
+                (_EPOCH + timedelta(microseconds=value)).replace(tzinfo=self._zone) for value in values
+            ]
         except OverflowError:
             raise UndecodableError(_NO_YEAR) from None
-        return _milliseconds(moment), moment.isoformat(timespec="microseconds").encode()
+        return [
+            (_milliseconds(moment), moment.isoformat(timespec="microseconds").encode()) for moment in moments
+        ]
 
-    def of(self, value: Any) -> Moment:
-        """A number or a text."""
+    def of(self, values: Iterable[Any]) -> list[Moment]:
+        """Numbers or texts."""
+        return list(map(self._of, values))
+
+    def _of(self, value: Any) -> Moment:
         if isinstance(value, bytes):
             value = value.decode(errors="replace")
         if isinstance(value, str):
@@ -79,7 +89,7 @@ class Times:
             raise UndecodableError(_NO_YEAR)
         nanoseconds = math.floor(exact * self._nanoseconds)
         second, rest = divmod(nanoseconds, 10**9)
-        _, text = self.of_microseconds(second * 10**6)
+        [(_, text)] = self.of_microseconds([second * 10**6])
         digits = 9 if rest % 1000 else 6
         return nanoseconds // 10**6, b"%b.%bZ" % (text[:19], (b"%09d" % rest)[:digits])
 

@@ -116,14 +116,19 @@ class MappedRecords:
     def lines(self, records: Records) -> bytes:
         """The lines of records."""
         self._positions.clear()
+        rows: list[list[Any]] = []
+        trouble: InputError | None = None
         try:
-            lines = self._mapper.lines(self._rows(records))
+            rows.extend(self._rows(records))
+        except InputError as error:  # the rows before it are read, and what is wrong with them comes first
+            trouble = error
+        try:
+            lines = self._mapper.lines(rows)
         except SourceRowError as error:
-            known = error.position is not None
-            index = self._positions.index(error.position) if known else len(self._positions) - 1
+            index = self._positions.index(error.position)
             raise self._placed(records, error.reason, error.column, index) from None
-        except InputError as error:
-            raise self._placed(records, error.reason, error.field or "", len(self._positions)) from None
+        if trouble is not None:
+            raise self._placed(records, trouble.reason, trouble.field or "", len(rows)) from None
         return b"".join(lines)
 
     def _rows(self, records: Records) -> Iterator[list[Any]]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import psycopg
-from psycopg import generators, pq, waiting
-from psycopg._copy_base import BinaryFormatter
-from psycopg.abc import Buffer, PQGen
+from psycopg import generators, pq
+from psycopg.abc import PQGen, Transformer
 from psycopg.types.string import ByteaBinaryLoader
 
 from eventferry.databases.pool import Pool
@@ -19,6 +20,7 @@ from eventferry.databases.postgresql.connection import Connection
 from eventferry.errors import EventferryError, MappingError, StoreBusyError, StoreUnreachableError
 from eventferry.lifecycle import Life
 from eventferry.sources.foreign import BLOCK_BYTES, BLOCK_ROWS, Column, ColumnKind
+from eventferry.sources.mapping import OUTPUT
 
 _KINDS: dict[str, ColumnKind] = {
     "int2": "whole",
@@ -53,6 +55,12 @@ _EXPRESSIONS: dict[ColumnKind, str] = {
     "bytes": "{}",
     "json": "{}::text",
 }
+
+_CHUNK_ROWS = 3
+"""Rows of one result: as many of the largest are held at a time, and more take hardly less time."""
+
+_LONG = itemgetter(*(OUTPUT.index(name) for name in ("aggregate", "type", "data", "metadata", "id", "kind")))
+"""Of a row, what may be long."""
 
 
 class PostgresTables:
@@ -123,55 +131,47 @@ class PostgresSnapshot:
         return columns
 
     async def rows(self, statement: str) -> AsyncGenerator[list[tuple[Any, ...]], None]:
-        # Copied rows take half the time of a cursor's, and the server sends the next while these are used.
+        # A few rows in one result of libpq's take a third of the time of rows that are copied one by one, and as these
+        # they are sent while others are used.
         connection = self.connection.raw
+        async with psycopg.AsyncCursor(connection) as cursor:
+            cursor.adapters.register_loader("text", ByteaBinaryLoader)
+            transformer = psycopg.adapt.Transformer(cursor)
         with self.connection.named():
-            copied = await self._copied(statement)
+            connection.pgconn.send_query_params(statement.encode(), None, result_format=pq.Format.BINARY)
+            if psycopg.capabilities.has_stream_chunked():
+                connection.pgconn.set_chunked_rows_mode(_CHUNK_ROWS)
+            else:  # before version 17 of libpq
+                connection.pgconn.set_single_row_mode()
             try:
+                await connection.wait(generators.send(connection.pgconn))
                 while connection.info.transaction_status is pq.TransactionStatus.ACTIVE:
-                    yield await connection.wait(_block(connection.pgconn, copied.parse_row))
+                    yield await connection.wait(_block(connection.pgconn, transformer))
             finally:
                 if connection.info.transaction_status is pq.TransactionStatus.ACTIVE:
                     await connection.close()  # the rest would have to be read before anything else
-
-    async def _copied(self, statement: str) -> BinaryFormatter:
-        """Have the server send the rows of a statement; what takes them apart."""
-        connection = self.connection.raw
-        async with psycopg.AsyncCursor(connection) as cursor:
-            # A COPY does not tell the types. Binary, here and below, as in `columns`.
-            await cursor.execute(f"SELECT * FROM ({statement}) AS sent LIMIT 0".encode(), binary=True)
-            types = [column.type_code for column in cursor.description or ()]
-            cursor.adapters.register_loader("text", ByteaBinaryLoader)
-            transformer = psycopg.adapt.Transformer(cursor)
-        transformer.set_loader_types(types, pq.Format.BINARY)
-        connection.pgconn.send_query_params(f"COPY ({statement}) TO STDOUT (FORMAT BINARY)".encode(), None)
-        [result] = await connection.wait(generators.execute(connection.pgconn))
-        if result.status != pq.ExecStatus.COPY_OUT:
-            raise psycopg.errors.error_from_result(result)
-        return BinaryFormatter(transformer)
 
     async def ask(self, statement: str) -> list[tuple[Any, ...]]:
         return (await self.connection.run(statement, None))[-1]
 
 
-def _block(connection: pq.abc.PGconn, parsed: Callable[[Buffer], Any]) -> PQGen[list[tuple[Any, ...]]]:
-    """The next rows of a COPY: a block of them, where there are so many."""
+def _block(connection: pq.abc.PGconn, transformer: Transformer) -> PQGen[list[tuple[Any, ...]]]:
+    """The next rows of a statement: a block of them, where there are so many."""
     block: list[tuple[Any, ...]] = []
-    size, next_one = 0, connection.get_copy_data
+    size = 0
     while len(block) < BLOCK_ROWS and size < BLOCK_BYTES:
-        length, data = next_one(1)
-        if length == 0:  # to take what has come costs less than to have the loop tell that something has
-            connection.consume_input()
-            length, data = next_one(1)
-        if length == 0:
-            yield waiting.Wait.R
-        elif length > 0:
-            if (row := parsed(data)) is not None:  # the last message holds none
-                block.append(row)
-                size += length
-        else:
-            [result] = yield from generators.fetch_many(connection)
-            if result.status != pq.ExecStatus.COMMAND_OK:
-                raise psycopg.errors.error_from_result(result)
+        if connection.is_busy():
+            connection.consume_input()  # costs less than to have the loop tell that something has come
+        is_here = not connection.is_busy()
+        result = connection.get_result() if is_here else (yield from generators.fetch(connection))
+        if result is None:
             break
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            yield from generators.fetch_many(connection)
+            raise psycopg.errors.error_from_result(result)
+        transformer.set_pgresult(result, set_loaders=not block)
+        rows = transformer.load_rows(0, result.ntuples, tuple)
+        block += rows
+        size += sum(map(len, filter(None, chain.from_iterable(map(_LONG, rows)))))
+    transformer.set_pgresult(None, set_loaders=False)  # else it holds the last rows too
     return block
