@@ -464,6 +464,25 @@ async def test_versions_at_one_timestamp_come_in_order_though_one_at_another_tim
         assert_versions_in_order(await all_pages(store, 77))
 
 
+async def test_an_aggregate_that_has_one_timestamp_in_two_threads_goes_on_in_one_of_them(
+    opened: Opened,
+) -> None:
+    at_once: dict[str, Any] = {"timestamp": FAR_FUTURE, "aggregateId": "a"}
+    present = [
+        make_event(0, threadId=5, timestamp=FAR_FUTURE),
+        make_event(0, threadId=5, threadCounter=1, aggregateVersion=1, **at_once),
+        make_event(0, threadId=6, threadCounter=0, aggregateVersion=2, **at_once),
+    ]
+    async with opened() as store, asyncio.timeout(60):
+        await import_lines(store, b"".join(map(line, present)))
+        saved = await store.save_event(event_of("a", 3, timestamp=FAR_FUTURE))
+        appended = await store.append_events(
+            "a", [{"type": "T", "timestamp": FAR_FUTURE}], expected_version=3
+        )
+        threads = saved.event.thread_id, appended.events[0].thread_id
+        assert threads in ((5, 5), (6, 6))
+
+
 async def test_timestamps_in_a_thread_do_not_go_backwards_from_save_to_save(opened: Opened) -> None:
     names = [name for name in map("a{}".format, range(2000)) if order.thread_of(name) == 7][:3]
     async with opened() as store:

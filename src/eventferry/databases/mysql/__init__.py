@@ -34,7 +34,7 @@ from eventferry.databases.mysql.markers import FREEZE, freeze_of
 from eventferry.databases.mysql.merge import MysqlExclusiveWriting
 from eventferry.databases.mysql.optionfile import read_options
 from eventferry.databases.mysql.reading import MysqlReading, Paces
-from eventferry.databases.mysql.save import BEGIN, Found, Saver, store
+from eventferry.databases.mysql.save import BEGIN, Saver, store
 from eventferry.databases.mysql.shape import Shape, read_shape
 from eventferry.databases.mysql.stage import MysqlWriting, store_comment
 from eventferry.databases.mysql.swap import MysqlReplacing
@@ -443,15 +443,12 @@ class MysqlDatabase(ServerDatabase[Connection]):
 
     async def _look_up(self, save: Save) -> Saved | None:
         async with self._pool.connection() as connection:
-            return await connection.run(
-                lambda: Saver(self._names, self._known_shape(connection), save).stored(connection)
-            )
+            return await connection.run(lambda: self._saver(connection, save).stored(connection))
 
     def _store_group(self, connection: Connection, saves: Sequence[Save]) -> list[Saved | None]:
-        shape = self._known_shape(connection)
-        savers = [Saver(self._names, shape, save) for save in saves]
+        savers = [self._saver(connection, save) for save in saves]
         try:
-            found = store(connection, self._names, [(saver, saver.preferred) for saver in savers])
+            return store(connection, self._names, [(saver, saver.preferred) for saver in savers])
         except MySQLError as error:
             # Because of which event is found out one by one.
             if number_of(error) in (*BROKEN, LOCK_TIMEOUT):
@@ -460,7 +457,9 @@ class MysqlDatabase(ServerDatabase[Connection]):
         finally:
             connection.roll_back()
             connection.end()
-        return [saved if isinstance(saved, Saved) else None for saved in found]
+
+    def _saver(self, connection: Connection, save: Save) -> Saver:
+        return Saver(self._names, self._known_shape(connection), save, self._access.database)
 
     def _known_shape(self, connection: Connection) -> Shape:
         shape = self._shape
@@ -471,13 +470,13 @@ class MysqlDatabase(ServerDatabase[Connection]):
 
     def _store_one(self, connection: Connection, save: Save) -> Saved:
         shape = self._known_shape(connection)
-        saver = Saver(self._names, shape, save)
+        saver = self._saver(connection, save)
         place = saver.preferred
         deadline = time.monotonic() + self._access.busy_timeout
         try:
             while True:
                 try:
-                    saved = saver.store(connection, place)
+                    [saved] = store(connection, self._names, [(saver, place)])
                 except MySQLError as error:
                     connection.roll_back()
                     number = number_of(error)
@@ -490,15 +489,16 @@ class MysqlDatabase(ServerDatabase[Connection]):
                             time.sleep(_SWAP_STEP)
                         continue
                     raise saver.refusal(connection, place, error) from None
-                if not isinstance(saved, Found):
+                if saved is not None:
                     return saved
-                if saved.marker is None and not saved.follows:
+                found = saver.in_the_way(connection)
+                if found.marker is None and not found.follows:
                     raise ConcurrentError(save.aggregate_id, save.version)
-                if saved.marker is None:
-                    place = saver.next_place(connection, saved)
-                elif freeze_of(saved.marker) is not None:
+                if found.marker is None:
+                    place = saver.next_place(connection, found)
+                elif freeze_of(found.marker) is not None:
                     raise StoreFrozenError(f"the store {self._place} is frozen")
-                elif self._is_swapped(connection, saved.marker, deadline):
+                elif self._is_swapped(connection, found.marker, deadline):
                     self._wait_for_swap(connection, deadline)
         finally:
             connection.roll_back()

@@ -20,7 +20,7 @@ from pymysql.err import InterfaceError, MySQLError, OperationalError
 from eventferry.database import OvertakenError
 from eventferry.databases import forking
 from eventferry.databases.mysql.tables import definition, quoted
-from eventferry.databases.mysql.wire import Wire
+from eventferry.databases.mysql.wire import Answer, Wire
 from eventferry.databases.pool import FullServerError
 from eventferry.databases.server import PAUSES
 from eventferry.databases.thread import Worker
@@ -229,7 +229,7 @@ class Connection:
 
     def results(self, statements: str, values: Values | None = ()) -> list[list[tuple[Any, ...]]]:
         """The rows of each of these statements. None for values that stand in them already."""
-        return self.wire.results(statements, values)
+        return self.wire.results(statements if values is None else self.with_values(statements, values))
 
     def packets(self, statements: Sequence[str], values: Values) -> list[str]:
         """Statements of a transaction, with these values, as they are to be `sent`: all at once; but to a node of a
@@ -239,13 +239,17 @@ class Connection:
         return [self.with_values(text, values) for text in texts]
 
     def sent(self, packets: Sequence[str]) -> list[list[tuple[Any, ...]]]:
-        """The rows of each statement of these packets. Nothing is sent of what the server would not take, and might end
-        the connection for."""
+        """The rows of each statement of these packets."""
+        return [answer.rows for answer in self.answers(packets)]
+
+    def answers(self, packets: Sequence[str]) -> list[Answer]:
+        """What the server says to each statement of these packets. Nothing is sent of what it would not take, and might
+        end the connection for."""
         texts = ["; ".join(packets)] if self.node is None else packets
         room = self.access.max_packet - 1  # one byte is the command's
         if any(BYTES_OF_A_CHARACTER * len(text) > room and len(text.encode()) > room for text in texts):
             raise OperationalError(TOO_LARGE, f"a packet is larger than max_allowed_packet, {room + 1} bytes")
-        return [rows for text in texts for rows in self.wire.results(text)]
+        return [answer for text in texts for answer in self.wire.answers(text)]
 
     def execute(self, statement: str, values: Values = ()) -> int:
         with self.wire.cursor() as cursor:

@@ -77,10 +77,10 @@ def _json_string(column: str) -> str:
     )
 
 
-LINE = f"""CAST(CONCAT('{{"threadCounter":', e.threadCounter, ',"threadId":', e.threadId,
+LINE = f"""CONCAT('{{"threadCounter":', e.threadCounter, ',"threadId":', e.threadId,
   ',"type":', {_json_string("e.type")}, ',"timestamp":', e.timestamp,
   ',"aggregateId":', {_json_string("e.aggregateId")}, ',"aggregateVersion":', e.aggregateVersion,
-  ',"payload":', IFNULL(e.payload, 'null'), '}}\\n') AS BINARY)"""
+  ',"payload":', IFNULL(e.payload, 'null'), '}}\\n')"""
 
 _PLACE = "CONCAT(e.threadId, ',', e.threadCounter, ',', e.timestamp)"
 

@@ -20,7 +20,7 @@ from eventferry.lines.limits import MAX_SAFE_INTEGER, full_thread
 from eventferry.reading import order
 
 BEGIN = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "START TRANSACTION"
-_LONG_AGO = -(2**63)
+_FIRST_UPDATE, _OF_A_SAVE = len(BEGIN) + 2, 3  # where the answers tell of the counters that were moved
 
 
 class Place(NamedTuple):
@@ -42,7 +42,7 @@ class Found(NamedTuple):
 class Saver:
     """Stores the events of one save."""
 
-    def __init__(self, names: Names, shape: Shape, save: Save) -> None:
+    def __init__(self, names: Names, shape: Shape, save: Save, database: str) -> None:
         self._names = names
         self._shape = shape
         self._save = save
@@ -51,47 +51,56 @@ class Saver:
             "aggregate": save.aggregate_id,
             "version": save.version,
             "before": MAX_SAFE_INTEGER + 1 if save.is_next else save.version,
-            "is_next": save.is_next,
             "number": len(save.events),
+            "database": database,
+            "freeze": names.tables.freeze,
         }
         for step, event in enumerate(save.events):
             self._values |= {f"type_{step}": event.type, f"payload_{step}": event.payload.decode()}
         self._events, self._threads = quoted(names.tables.events), quoted(names.threads)
         self.preferred = Place(order.thread_of(save.aggregate_id), in_time=True)
 
-    def store(self, connection: Connection, place: Place) -> Saved | Found:
-        [stored] = store(connection, self._names, [(self, place)])
-        return stored
-
-    def statements(self, connection: Connection, place: Place) -> list[str]:
-        """What stores the events in this thread, whose row is locked, if they belong there; its row says whether they
-        did. No counter behind the highest: the column refuses the null."""
+    def statements(self, connection: Connection, place: Place, behind: Sequence[str] = ()) -> list[str]:
+        """What stores the events in this thread if they belong there, and what is to be asked `behind` the lock on its
+        row. No counter behind the highest: the column refuses the null."""
+        conditions = [
+            "threadId = %(thread)s",
+            "@marker IS NULL",
+            f"IFNULL(({_at_once(self._events, self._shape)}), %(thread)s) = %(thread)s",
+        ]
+        if place.in_time:
+            conditions.append("IFNULL(@last <= %(timestamp)s, TRUE)")
+        if self._save.is_next:
+            last = _last_version(self._events, self._shape)
+            conditions.append(f"IFNULL(({last}), 0) = %(version)s - 1")
         rows = " UNION ALL ".join(
-            f"""SELECT %(thread)s, IF(@counter + {step} <= {MAX_COUNTER}, @counter + {step}, NULL),
+            f"""SELECT %(thread)s, LAST_INSERT_ID() + {step},
           %(timestamp)s, %(aggregate)s, %(version)s + {step}, %(type_{step})s, %(payload_{step})s
-        FROM DUAL WHERE @goes"""
+        FROM DUAL WHERE ROW_COUNT() = 1"""
             for step in range(len(self._save.events))
         )
-        follows = "(NOT %(is_next)s OR @version = %(version)s - 1)"
         # Few statements: each costs the server, and us, more than most of what is in it.
         statements = [
-            f"""SELECT threadCounter, (SELECT timestamp FROM {self._events}
-                WHERE threadId = %(thread)s AND threadCounter = t.threadCounter - 1), 0, NULL
-              INTO @counter, @last, @version, @at_once
-              FROM {self._threads} AS t WHERE threadId = %(thread)s""",
-            f"""SELECT aggregateVersion, at_once INTO @version, @at_once
-              FROM ({_before(self._events, self._shape)}) AS before_it""",
-            f"""SET @follows = {follows}, @goes = @marker IS NULL AND {follows}
-              AND COALESCE(@at_once, %(thread)s) = %(thread)s
-              AND (NOT %(in_time)s OR COALESCE(@last, {_LONG_AGO}) <= %(timestamp)s)""",
+            f"""SELECT e.timestamp INTO @last FROM {self._threads} AS t LEFT JOIN {self._events} AS e
+              ON e.threadId = t.threadId AND e.threadCounter = t.threadCounter - 1
+            WHERE t.threadId = %(thread)s FOR UPDATE""",
+            *behind,
+            f"""UPDATE {self._threads} SET threadCounter = LAST_INSERT_ID(threadCounter)
+              + IF(threadCounter + %(number)s <= {MAX_COUNTER + 1}, %(number)s, NULL)
+            WHERE {" AND ".join(conditions)}""",
             f"""INSERT INTO {self._events}
               (threadId, threadCounter, timestamp, aggregateId, aggregateVersion, type, payload)
             {rows}""",
-            f"""UPDATE {self._threads} SET threadCounter = threadCounter + %(number)s
-            WHERE threadId = %(thread)s AND @goes""",
-            "SELECT @goes, @marker, @follows, @at_once, @counter",
         ]
         return connection.packets(statements, self._values | place._asdict())
+
+    def in_the_way(self, connection: Connection) -> Found:
+        """Why the events were not stored, as far as that can still be seen."""
+        marker, [(version, at_once)] = connection.results(
+            f"{FREEZE}; {_before(self._events, self._shape)}", self._values
+        )
+        follows = not self._save.is_next or version == self._save.version - 1
+        return Found(marker[0][0] if marker else None, follows, at_once)
 
     def next_place(self, connection: Connection, found: Found) -> Place:
         if found.thread_at_once is not None:
@@ -135,19 +144,25 @@ class Saver:
         return Saved(thread, counter, heads_of(heads, self._names))
 
 
+def _last_version(events: str, shape: Shape) -> str:
+    """A statement that selects the version of the aggregate's last event before a version."""
+    return f"""SELECT e.aggregateVersion FROM {events} AS e
+            WHERE {shape.same("e.aggregateId", "%(aggregate)s")} AND e.aggregateVersion < %(before)s
+            ORDER BY e.aggregateVersion DESC LIMIT 1"""
+
+
+def _at_once(events: str, shape: Shape) -> str:
+    """A statement that selects the thread of the last event that the aggregate has, before a version, at this very
+    timestamp. Other aggregates may have very many there: in order of the index, it ends at the first of this one."""
+    return f"""SELECT e.threadId FROM {events} AS e {shape.time_hint} WHERE e.timestamp = %(timestamp)s
+              AND {shape.same("e.aggregateId", "%(aggregate)s")} AND e.aggregateVersion < %(before)s
+            ORDER BY e.threadCounter DESC, e.threadId DESC LIMIT 1"""
+
+
 def _before(events: str, shape: Shape) -> str:
-    """A statement about the aggregate's last event before a version: which it is, and the thread of the last one before
-    it that stands at this very timestamp."""
-    same = shape.same("e.aggregateId", "%(aggregate)s")
-    return f"""SELECT last.aggregateVersion,
-          CASE WHEN last.timestamp = %(timestamp)s THEN last.threadId ELSE (
-            SELECT e.threadId FROM {events} AS e {shape.time_hint}
-            WHERE e.timestamp = %(timestamp)s AND {same} AND e.aggregateVersion < %(before)s
-            ORDER BY e.threadCounter DESC, e.threadId DESC LIMIT 1
-          ) END AS at_once FROM (
-            SELECT e.aggregateVersion, e.timestamp, e.threadId FROM {events} AS e
-            WHERE {same} AND e.aggregateVersion < %(before)s ORDER BY e.aggregateVersion DESC LIMIT 1
-          ) AS last"""
+    """A statement about the aggregate's events before a version: the last version, and the thread of the last one that
+    stands at this very timestamp."""
+    return f"SELECT IFNULL(({_last_version(events, shape)}), 0), ({_at_once(events, shape)})"
 
 
 def _last_timestamps(connection: Connection, names: Names) -> dict[int, int | None]:
@@ -183,39 +198,36 @@ def next_places(
     found = connection.results(statements, None)
     last = _last_timestamps(connection, names)
     places: list[NextPlace] = []
-    for (aggregate_id, timestamp), rows in zip(wanted, found, strict=True):
-        version, at_once = rows[0] if rows else (0, None)
+    for (aggregate_id, timestamp), [(version, at_once)] in zip(wanted, found, strict=True):
         if at_once is None:
             at_once = _free_place(order.thread_of(aggregate_id), timestamp, last).thread
         places.append(NextPlace(version, at_once))
     return places
 
 
-def store(connection: Connection, names: Names, saves: Sequence[tuple[Saver, Place]]) -> list[Saved | Found]:
+def store(connection: Connection, names: Names, saves: Sequence[tuple[Saver, Place]]) -> list[Saved | None]:
     """Store the saves in these threads, those that belong there, in a transaction which has ended in any case.
 
     The threads' rows are locked until the end: within a thread, commit order is counter order. The marker is looked for
-    after that, because whoever sets it holds all rows."""
-    threads = quoted(names.threads)
+    behind the first of these locks, because whoever sets it holds all rows."""
     # In order of the threads, as everybody does: nobody waits for one who waits for him.
-    numbers = ", ".join({str(place.thread) for _, place in saves})
-    lock = f"SELECT COUNT(*) INTO @locked FROM {threads} WHERE threadId IN ({numbers}) ORDER BY threadId FOR UPDATE"
-    marker = f"SET @marker = ({FREEZE})"
-    found = {"database": connection.access.database, "freeze": names.tables.freeze}
+    in_order = sorted(range(len(saves)), key=lambda number: saves[number][1].thread)
+    parts = connection.packets(BEGIN, ())
+    behind = [f"SET @marker = ({FREEZE})"]
+    for number in in_order:
+        saver, place = saves[number]
+        parts += saver.statements(connection, place, behind)
+        behind = []
     # The heads are looked at behind the commit: before it, two who save at once don't see each other's event.
-    parts = [
-        *connection.packets([*BEGIN, lock, marker], found),
-        *(packet for saver, place in saves for packet in saver.statements(connection, place)),
-        *connection.packets(["COMMIT", f"SELECT {ALL_HEADS} FROM {threads}"], ()),
-    ]
-    *rows, [(heads,)] = [found for found in connection.sent(parts) if found]
+    parts += connection.packets(["COMMIT", f"SELECT {ALL_HEADS} FROM {quoted(names.threads)}"], ())
+    answers = connection.answers(parts)
+    [(heads,)] = answers[-1].rows
     after = heads_of(heads, names)
-    return [
-        Saved(place.thread, int(counter), after)
-        if goes
-        else Found(_text(told), bool(follows), None if at_once is None else int(at_once))
-        for (_, place), [(goes, told, follows, at_once, counter)] in zip(saves, rows, strict=True)
-    ]
+    stored: list[Saved | None] = [None] * len(saves)
+    for number, moved in zip(in_order, answers[_FIRST_UPDATE:-2:_OF_A_SAVE], strict=True):
+        if moved.affected:
+            stored[number] = Saved(saves[number][1].thread, moved.insert_id, after)
+    return stored
 
 
 def taken(
@@ -234,7 +246,3 @@ def taken(
         f"{shape.collation}, and that has an event of version {version} already",
         field="aggregateId",
     )
-
-
-def _text(value: object) -> str | None:
-    return value.decode() if isinstance(value, bytes) else None if value is None else str(value)

@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from pymysql.connections import Connection as PyMysqlConnection
 from pymysql.connections import MySQLResult
@@ -27,6 +27,14 @@ _IN_CLEAR = (b"mysql_clear_password", b"dialog")
 _END, _ERROR = 0xFE, 0xFF
 _LENGTH_BYTES = {0xFC: 3, 0xFD: 4, 0xFE: 9}
 _LITTLE = 4 * 1024 * 1024  # bytes of rows that are sooner read over than kept from coming
+
+
+class Answer(NamedTuple):
+    """What a statement has selected; how many rows it has changed, or found; and what it gave to LAST_INSERT_ID()."""
+
+    rows: list[tuple[Any, ...]]
+    affected: int
+    insert_id: int
 
 
 class _Result(MySQLResult):
@@ -80,18 +88,26 @@ class Wire(_PyMysqlConnection):  # type: ignore[misc]
             )
         return super()._process_auth(plugin_name, auth_packet, handler)
 
-    def results(self, statements: str, values: Any = None) -> list[list[tuple[Any, ...]]]:
-        """The rows of each of these statements. None for values that stand in them already."""
+    def answers(self, statements: str) -> list[Answer]:
+        """What the server says to each of these statements, in which values stand already."""
         # A node of a cluster that undoes a transaction may not tell what it told in the middle of several statements.
         is_open = self.node is not None and self._is_in_transaction
-        with self.cursor() as cursor:
-            cursor.execute(statements, values)
-            found = [list(cursor.fetchall())]
-            while cursor.nextset():
-                found.append(list(cursor.fetchall()))
+        self.query(statements)
+        found = [self._answer]
+        while self._result.has_next:
+            self.next_result()
+            found.append(self._answer)
         if is_open and not self._is_in_transaction and statements != "COMMIT":
             raise OperationalError(ER.LOCK_DEADLOCK, "the transaction was undone")
         return found
+
+    @property
+    def _answer(self) -> Answer:
+        return Answer(list(self._result.rows or ()), self._result.affected_rows, self._result.insert_id or 0)
+
+    def results(self, statements: str) -> list[list[tuple[Any, ...]]]:
+        """The rows of each of these statements, in which values stand already."""
+        return [answer.rows for answer in self.answers(statements)]
 
     @property
     def _is_in_transaction(self) -> bool:
