@@ -15,8 +15,6 @@ from tests.support.cli import COMMAND, environment
 
 MEBIBYTES = 200
 
-pytestmark = pytest.mark.scale
-
 
 def peak_of(*words: str) -> float:
     """The most memory, in MiB, that a command holds."""
@@ -27,16 +25,27 @@ def peak_of(*words: str) -> float:
     return used.ru_maxrss / 1024
 
 
-async def test_memory_stays_flat_with_data_that_cannot_be_packed(tmp_path: Path, repository: str) -> None:
+@pytest.mark.parametrize(
+    ("repository", "events"),
+    [
+        pytest.param("folder", 60_000, marks=pytest.mark.slow),
+        pytest.param("folder", 130_000, marks=pytest.mark.scale),
+        pytest.param("s3", 130_000, marks=pytest.mark.scale),
+    ],
+    indirect=["repository"],
+)
+async def test_memory_stays_flat_with_data_that_cannot_be_packed(
+    tmp_path: Path, repository: str, events: int
+) -> None:
     chance = random.Random(1)
     url, restored = (f"sqlite:///{tmp_path}/{name}.db" for name in ("store", "restored"))
     async with open_store(url) as store:
         await store.init()
         async with store.import_events() as stream:
-            for start in range(0, 130_000, 1000):
+            for start in range(0, events, 1000):
                 some = [make_event(start + i, payload=chance.randbytes(1500).hex()) for i in range(1000)]
                 await stream.write(b"".join(map(line, some)))
     assert peak_of("backup", url, repository) < MEBIBYTES
     assert peak_of("restore", repository, restored) < MEBIBYTES
     async with open_store(restored) as store:
-        assert (await store.describe()).event_count == 130_000
+        assert (await store.describe()).event_count == events

@@ -63,6 +63,7 @@ class Packer:
         """All lines were added."""
         self._pieces.append(self._packing.flush())
         data = b"".join(self._pieces)
+        self._pieces.clear()
         digest: str | None = self._hash.hexdigest()
         if self._recipients:
             data = _pyrage().encrypt(data, [recipient.key for recipient in self._recipients])

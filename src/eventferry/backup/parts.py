@@ -7,7 +7,9 @@ which: a run that was killed, or another one at the same time, has then done thi
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from secrets import token_hex
 from typing import Any, NamedTuple
 
@@ -20,6 +22,9 @@ from eventferry.backup.storage import Storage
 from eventferry.errors import RepositoryDamagedError, RepositoryError
 from eventferry.lines.files import settled
 from eventferry.lines.marker import archives_in
+
+WAITING_BYTES = 4 * 1024 * 1024
+"""Bytes of lines that wait to be packed, at most: so the thread that packs has some also while a bookmark is read."""
 
 
 class Made(NamedTuple):
@@ -47,7 +52,10 @@ class PartMaker:
         self._packer = Packer(recipients)
         self._recipients = recipients
         self._file = file
-        self._work: asyncio.Future[Any] | None = None
+        # One thread, which goes from block to block without the loop: that is often busy with what is read.
+        self._thread = ThreadPoolExecutor(1, "eventferry-packing")
+        self._work: deque[tuple[asyncio.Future[Any], int]] = deque()  # what it was given, with bytes of lines
+        self._waiting = 0
         self._first: bytes | None = None
         self._last = b""
         self._begun = b""  # the line that has not ended yet
@@ -59,8 +67,9 @@ class PartMaker:
         """Some of the lines; they may be cut anywhere."""
         if not block:
             return
-        await self._packed()
-        self._work = asyncio.ensure_future(asyncio.to_thread(self._packer.add, block))
+        self._give(len(block), self._packer.add, block)
+        while self._waiting > WAITING_BYTES:
+            await self._packed()
         self.bytes += len(block)
         end = block.rfind(b"\n")
         if end < 0:
@@ -76,9 +85,11 @@ class PartMaker:
 
     async def finish(self, end: str | None) -> Made:
         """All lines were added; `end` is the bookmark behind the last one, None for secrets."""
-        await self._packed()
-        self._work = asyncio.ensure_future(asyncio.to_thread(self._packer.finish))
-        packed: Packed = await asyncio.shield(self._work)
+        self._give(0, self._packer.finish)
+        while len(self._work) > 1:
+            await self._packed()
+        packed: Packed = await self._packed()
+        self._thread.shutdown(wait=False)
         file, digest = f"{self._file}-{token_hex(4)}", packed.stored.sha256
         if self._file is None:
             file = f"parts/{digest[:32]}-{digest[32:40]}"
@@ -95,14 +106,23 @@ class PartMaker:
         return Made(part, packed.data)
 
     async def abandon(self) -> None:
-        """Wait for the thread that packs."""
-        if self._work is not None:
-            await settled(self._work)
+        """Pack no more, and wait for the thread that packs."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        await settled(asyncio.gather(*(work for work, _ in self._work), return_exceptions=True))
 
-    async def _packed(self) -> None:
-        if self._work is not None:
-            await asyncio.shield(self._work)
-            self._work = None
+    def _give(self, size: int, function: Callable[..., Any], *arguments: bytes) -> None:
+        """Have the thread call a function, when it has done what it was given before."""
+        work = asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+        self._work.append((work, size))
+        self._waiting += size
+
+    async def _packed(self) -> Any:
+        """Wait until the thread has done what it was given first; returns what that gave."""
+        work, size = self._work[0]
+        result = await asyncio.shield(work)
+        self._work.popleft()
+        self._waiting -= size
+        return result
 
 
 class _Timed(msgspec.Struct):
