@@ -25,7 +25,7 @@ from eventferry.lines.event import Row
 from eventferry.lines.limits import check_limits
 from eventferry.lines.marker import archive_of
 from eventferry.reading.histories import version_of
-from eventferry.state import erasures, owners
+from eventferry.state import erasures, leftovers, owners
 from eventferry.state.erasures import Erasure
 from eventferry.state.figures import latest_timestamp
 
@@ -131,7 +131,7 @@ async def _end(reading: Reading) -> int:
 
 
 async def _run(database: Database, asked: Callable[[Reading], Awaitable[list[Erasure]]]) -> EraseReport:
-    await owners.drop_dead_stages(database, "replace", "parts", "merge")
+    await leftovers.drop_dead_stages(database, "replace", "parts", "merge")
     await erasures.make_table(database)
     async with owners.writing(database, "exclusive") as writing:
         await refuse_open_import(writing)

@@ -35,7 +35,7 @@ from eventferry.lines.event import Event, EventInput, NewRow, NewRowValues
 from eventferry.lines.limits import Limits, check_limits
 from eventferry.reading import order
 from eventferry.results import ImportReport
-from eventferry.state import commits, erasures, owners
+from eventferry.state import commits, erasures, leftovers, owners
 
 if TYPE_CHECKING:
     from eventferry.changing.changes import Changes
@@ -160,7 +160,7 @@ async def _staged(database: Database, pieces: AsyncIterator[Piece]) -> AsyncIter
         owner = await database.own()
         stage: Stage | None = None
         try:
-            await owners.drop_dead_stages(database, "merge")
+            await leftovers.drop_dead_stages(database, "merge")
             async with owners.writing(database) as writing:
                 stage = await writing.make_stage("merge", owner=owner.id)
             yield stage, await _fill(database, stage, pieces)

@@ -40,7 +40,7 @@ from eventferry.lines.piping import Source, pipeline
 from eventferry.operation_log import Operation
 from eventferry.reading import order
 from eventferry.results import ImportReport
-from eventferry.state import commits, erasures, owners
+from eventferry.state import commits, erasures, leftovers, owners
 from eventferry.state.erasures import Erasure
 
 _LONGEST_NAME = 2000  # bytes of a part's name
@@ -64,7 +64,7 @@ async def begin(
     database: Database, *, replace: bool, driver: Owner | None = None, freeze: bool = False
 ) -> str:
     """Open an import in parts; returns its id. With a driver it is void when that dies; `freeze` needs one."""
-    await owners.drop_dead_stages(database, "parts")
+    await leftovers.drop_dead_stages(database, "parts")
     await commits.make_table(database)
     async with owners.writing(database, "exclusive") as writing:
         if not replace:

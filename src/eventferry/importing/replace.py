@@ -39,7 +39,7 @@ from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import NumberedRow
 from eventferry.lines.limits import Limits
 from eventferry.results import ImportProgress
-from eventferry.state import erasures, owners
+from eventferry.state import erasures, leftovers, owners
 from eventferry.state.figures import latest_timestamp
 from eventferry.state.small_tables import refuse_foreign_tables
 
@@ -117,7 +117,7 @@ class Replacement:
         try:
             async with owners.writing(self._database, "exclusive") as writing:
                 await self._refuse_full(writing)  # before anything is touched
-            await owners.drop_dead_stages(self._database, "parts")
+            await leftovers.drop_dead_stages(self._database, "parts")
             # Not alone: it may wait for the former owner's last step, and saves need not.
             async with owners.writing(self._database) as writing:
                 stage, history = await self._take_over(writing, owner)

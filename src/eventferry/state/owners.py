@@ -24,12 +24,10 @@ from eventferry.database import (
     Owner,
     Replacing,
     Stage,
-    StageKind,
     Writing,
     WritingKind,
 )
 from eventferry.errors import AlreadyFrozenError, NotFrozenError, StoreBusyError, StoreFrozenError
-from eventferry.state import commits
 
 
 @overload
@@ -165,24 +163,3 @@ def running(stage: Stage) -> StoreBusyError:
     """The error for an import in whose way another one is."""
     since = f" since {moment(stage.since)}" if stage.since else ""
     return StoreBusyError(f"another import into this store is running{since}")
-
-
-async def _counts(database: Database, stage: Stage) -> bool:
-    """Whether a stage counts as there. An import in parts without a driver outlives every process."""
-    if stage.kind == "parts" and stage.driver is None:
-        return True
-    lives = stage.driver if stage.kind == "parts" else stage.owner
-    return lives is not None and await database.is_alive(lives)
-
-
-async def drop_dead_stages(database: Database, *kinds: StageKind) -> None:
-    """Remove what imports of these kinds left whose process died."""
-    async with writing(database) as transaction:
-        left = [stage for kind in kinds for stage in await transaction.stages(kind)]
-    dead = [stage for stage in left if not await _counts(database, stage)]
-    if dead:
-        async with writing(database) as transaction:
-            for stage in dead:
-                if stage.kind == "parts":
-                    await commits.forget(transaction, stage.id)
-                await transaction.drop_stage(stage)
