@@ -99,7 +99,9 @@ async def behind_a_relay(
         address = urlsplit(url)
         async with Relay(address.hostname or "", address.port or 0).running() as relay:
             through = url.replace(f":{address.port}/", f":{relay.port}/")
-            store = open_store(f"{through}{'&' if '?' in through else '?'}{options}")
+            if options:
+                through += f"{'&' if '?' in through else '?'}{options}"
+            store = open_store(through)
             await store.describe()
             yield store, relay
             async with asyncio.timeout(BOUND):
