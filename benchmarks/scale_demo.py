@@ -1,7 +1,7 @@
 """Events through a cluster of Spark with two workers: out of PostgreSQL, into Parquet and into a backup repository, and
 from each of them back into a store; compared event by event. With --kills, its processes are killed meanwhile.
 
-python -m benchmarks.scale_demo [--events 1000000] [--kills 0] [--seed N]
+python -m benchmarks.scale_demo [--events 1000000] [--kills 0] [--seed N] [--folder FOLDER]
 """
 
 from __future__ import annotations
@@ -191,8 +191,9 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    parser.add_argument("--folder", help="for all that it makes, on a disk with room for it; in memory if not given")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=memory()) as name:
+    with tempfile.TemporaryDirectory(dir=given.folder or memory()) as name:
         folder = Path(name)
         folder.chmod(0o755)
         server = new_server("postgresql", folder / "server")
