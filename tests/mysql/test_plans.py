@@ -10,6 +10,7 @@ import pytest
 from eventferry import EventStore, open_store
 from eventferry.databases.mysql import MysqlDatabase
 from tests.support import (
+    FAR_FUTURE,
     LONG_AGO,
     all_pages,
     back_and_forth,
@@ -88,6 +89,26 @@ async def test_new_events_of_a_large_aggregate_do_not_read_the_old_ones(database
         await store.init()
         await import_lines(store, old)
         assert await rows_read(store, lambda: store.incremental_import(new)) < COUNT // 5
+
+
+async def test_a_save_does_not_read_what_others_have_at_its_timestamp(database: Database) -> None:
+    old = b"".join(line(each | {"timestamp": FAR_FUTURE}) for each in EVENTS)
+    async with open_store(database.url, max_connections=1) as store:
+        await store.init()
+        await import_lines(store, old)
+        saves: dict[str, Callable[[], Awaitable[Any]]] = {
+            "a new aggregate": lambda: store.save_event(
+                {"type": "T", "aggregateId": "new", "aggregateVersion": 1, "timestamp": FAR_FUTURE}
+            ),
+            "a known one": lambda: store.save_event(
+                {"type": "T", "aggregateId": "a7", "aggregateVersion": 11, "timestamp": FAR_FUTURE}
+            ),
+            "an incremental import of new ones": lambda: store.incremental_import(
+                [make_event(i, timestamp=FAR_FUTURE, aggregateId=f"b{i}") for i in range(50)]
+            ),
+        }
+        read = {name: await rows_read(store, work) for name, work in saves.items()}
+    assert {name: count for name, count in read.items() if count > COUNT // 5} == {}
 
 
 @pytest.mark.slow

@@ -153,10 +153,15 @@ def _last_version(events: str, shape: Shape) -> str:
 
 def _at_once(events: str, shape: Shape) -> str:
     """A statement that selects the thread of the last event that the aggregate has, before a version, at this very
-    timestamp. Other aggregates may have very many there: in order of the index, it ends at the first of this one."""
-    return f"""SELECT e.threadId FROM {events} AS e {shape.time_hint} WHERE e.timestamp = %(timestamp)s
-              AND {shape.same("e.aggregateId", "%(aggregate)s")} AND e.aggregateVersion < %(before)s
-            ORDER BY e.threadCounter DESC, e.threadId DESC LIMIT 1"""
+    timestamp. If its last version is of this timestamp, that tells. Only if it is of another one are the events of this
+    timestamp gone through: there may be very many of them, of other aggregates."""
+    return f"""SELECT IF(last.timestamp = %(timestamp)s, last.threadId, (
+              SELECT e.threadId FROM {events} AS e {shape.time_hint} WHERE e.timestamp = %(timestamp)s
+                AND {shape.same("e.aggregateId", "%(aggregate)s")} AND e.aggregateVersion < %(before)s
+              ORDER BY e.threadCounter DESC, e.threadId DESC LIMIT 1))
+            FROM {events} AS last
+            WHERE {shape.same("last.aggregateId", "%(aggregate)s")} AND last.aggregateVersion < %(before)s
+            ORDER BY last.aggregateVersion DESC LIMIT 1"""
 
 
 def _before(events: str, shape: Shape) -> str:
