@@ -131,8 +131,8 @@ async def test_an_export_reads_each_event_about_once(database: Database) -> None
     async with open_store(database.url, max_connections=1) as store:
         await store.init()
         await import_lines(store, b"".join(map(line, EVENTS)))
-        # Each is read in the index, in the table, and once more where a page's lines are put together.
-        assert await rows_read(store, lambda: exported(store)) < 4 * COUNT
+        # Each is read in the index, in the table, and once more where a page's lines are put together: on MySQL twice.
+        assert await rows_read(store, lambda: exported(store)) < 5 * COUNT
 
 
 async def test_pages_of_tables_without_the_index_do_not_read_all_that_is_left(database: Database) -> None:
