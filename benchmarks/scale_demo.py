@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -161,7 +162,8 @@ def run(folder: Path, url: str, other: str, events: int, kills: int, seed: int) 
     """The way there and back; again, as long as not all were killed."""
     with step(f"{events:,} events into PostgreSQL"), open_store(url) as store:
         store.init()
-        pipeline(make_events(events), store.import_events())
+        lines = make_events(events)
+        pipeline(iter(lambda: b"".join(islice(lines, 1000)), b""), store.import_events())
     with step("a cluster of two workers"):
         spark = session(folder)
     plan(spark, url)
@@ -191,7 +193,9 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
-    parser.add_argument("--folder", help="for all that it makes, on a disk with room for it; in memory if not given")
+    parser.add_argument(
+        "--folder", help="for all that it makes, on a disk with room for it; in memory if not given"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder or memory()) as name:
         folder = Path(name)
