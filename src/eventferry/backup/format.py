@@ -14,10 +14,14 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from eventferry import __version__
 from eventferry import cursor as vector
 from eventferry.errors import RepositoryDamagedError, RepositoryError
 
 FORMAT = 1
+
+TOOL = f"eventferry {__version__}"
+"""What a manifest says it was made by."""
 
 MARKER = "repository.json"
 """The object that every run tries to create: it says what this is, and shows that the storage honours conditions."""

@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 
-import eventferry
 from eventferry.backup import chain as chains
 from eventferry.backup import format
 from eventferry.backup.chain import Chain, Entry
@@ -371,7 +370,7 @@ def _joined(manifest: Manifest, link: Link, parts: list[Part], erasures: Link | 
         base=None,
         root=number,
         run=token_hex(8),
-        tool=f"eventferry {eventferry.__version__}",
+        tool=format.TOOL,
         parts=parts,
         totals=Totals().plus(parts),
         erasures=erasures,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterable, Iterable, Sequence
-from importlib.metadata import version
 from secrets import token_hex
 
 import msgspec
@@ -304,7 +303,7 @@ def _manifest(writing: Writing, parts: list[Part]) -> Manifest:
         base=None,
         root=1,
         run=writing.run,
-        tool=f"eventferry {version('eventferry')}",
+        tool=format.TOOL,
         created=now(),
         begun=writing.begun,
         source=writing.source,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable, Sequence, Set
-from importlib.metadata import version
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
@@ -312,7 +311,7 @@ class _Run:
             base=base,
             root=root,
             run=token_hex(8),
-            tool=f"eventferry {version('eventferry')}",
+            tool=format.TOOL,
             created=created,
             begun=created if newest is None else newest.manifest.begun,
             source=place_of(self._store._database),

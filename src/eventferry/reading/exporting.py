@@ -18,6 +18,7 @@ from eventferry import cursor as vector
 from eventferry.database import EVERYTHING, Database, Filter, Owner, Reading
 from eventferry.errors import StoreReplacedError, StoreUnreachableError
 from eventferry.lifecycle import aclosing, to_the_end
+from eventferry.lines.held_back import HeldBack
 from eventferry.operation_log import Operation
 from eventferry.reading.ahead import in_turn
 from eventferry.reading.bookmarks import Bookmark, counters_of, decode
@@ -175,7 +176,7 @@ class Export:
     async def _read(self) -> AsyncGenerator[bytes, None]:
         self._operation.begin()
         try:
-            held = b""
+            held = HeldBack()
             first = after = list(self.unread)
             is_end = False
             async with aclosing(self._pages()) as pages:
@@ -187,8 +188,7 @@ class Export:
                     lags = self.is_buffer_overflow or self._only.finish_time is not None
                     after = lines.behind(after) if lags else unread
                     if lines.number:
-                        out = b"".join((held, memoryview(lines.text)[:-2]))
-                        held = lines.text[-2:]
+                        out = held.all_but_the_end(lines.text)
                         # The last event is not out before its last two bytes are.
                         thread, counter = lines.threads[-1], lines.counters[-1]
                         self.unread = [*after[:thread], counter, *after[thread + 1 :]]
@@ -200,8 +200,8 @@ class Export:
                     if self.is_buffer_overflow or (self.is_stopped and after != first):
                         break
             self.unread = after
-            if held:
-                yield held
+            if held.rest:
+                yield held.rest
             self.is_end = is_end and not self.is_buffer_overflow
             await self._thaw()
             self._operation.end(
