@@ -77,9 +77,30 @@ def second_to(error: BaseException) -> Iterator[None]:
         error.add_note(f"ending failed too: {another}")
 
 
-async def over(future: asyncio.Future[Any]) -> None:
-    """Wait until a future is over, however it ended; cancelled meanwhile, it cancels that too."""
-    await asyncio.gather(future, return_exceptions=True)
+async def settled(*futures: asyncio.Future[Any]) -> None:
+    """Wait until futures are over, however often this is cancelled: a thread that runs cannot be."""
+    stop_without_loop()
+    if not futures:
+        return
+    try:
+        await to_the_end(asyncio.wait(futures))
+    finally:
+        for future in futures:
+            if future.done() and not future.cancelled():
+                future.exception()  # which has been seen now
+
+
+async def over(*futures: asyncio.Future[Any]) -> None:
+    """Wait until futures are over, however they ended; cancelled meanwhile, it cancels them too."""
+    await asyncio.gather(*futures, return_exceptions=True)
+
+
+async def end_tasks(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel tasks, and wait until they are over, however often this is cancelled."""
+    stop_without_loop()  # nothing can be cancelled there
+    for task in tasks:
+        task.cancel()
+    await to_the_end(over(*tasks))
 
 
 class OfALoop(Protocol):

@@ -52,7 +52,7 @@ async def test_a_part_that_is_given_up_leaves_what_waits(may_pack: threading.Eve
     maker = PartMaker("parts/" + "0" * 32, [])
     for block in BLOCKS[:3]:
         await maker.add(block)
-    giving_up = asyncio.ensure_future(maker.abandon())
+    giving_up = asyncio.ensure_future(maker.close())
     for _ in range(2):
         await asyncio.sleep(0.01)
         giving_up.cancel()
@@ -74,4 +74,4 @@ async def test_what_fails_in_the_thread_ends_the_part(monkeypatch: pytest.Monkey
     await maker.add(BLOCKS[1])
     with pytest.raises(MemoryError):
         await maker.finish("the end")
-    await maker.abandon()
+    await maker.close()

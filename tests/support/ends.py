@@ -195,7 +195,7 @@ def thrown_away(
         finally:
             gc.enable()
         gc.collect()
-    assert not told
+    assert not told, "".join(told)
     all_over(url, name, before)
     return came
 

@@ -20,7 +20,7 @@ from eventferry.backup.format import Descriptor, Part
 from eventferry.backup.packing import ENCRYPTED, ENDING, Packed, Packer, Recipient
 from eventferry.backup.storage import Storage
 from eventferry.errors import RepositoryDamagedError, RepositoryError
-from eventferry.lines.files import settled
+from eventferry.lifecycle import end_with_loop, settled
 from eventferry.lines.marker import archives_in
 
 WAITING_BYTES = 4 * 1024 * 1024
@@ -54,6 +54,7 @@ class PartMaker:
         self._file = file
         # One thread, which goes from block to block without the loop: that is often busy with what is read.
         self._thread = ThreadPoolExecutor(1, "eventferry-packing")
+        end_with_loop(self)
         self._work: deque[tuple[asyncio.Future[Any], int]] = deque()  # what it was given, with bytes of lines
         self._waiting = 0
         self._first: bytes | None = None
@@ -105,10 +106,14 @@ class PartMaker:
         )
         return Made(part, packed.data)
 
-    async def abandon(self) -> None:
-        """Pack no more, and wait for the thread that packs."""
+    def abandon(self) -> None:
+        """Pack no more."""
         self._thread.shutdown(wait=False, cancel_futures=True)
-        await settled(asyncio.gather(*(work for work, _ in self._work), return_exceptions=True))
+
+    async def close(self) -> None:
+        """Pack no more, and wait for the thread that packs; twice is fine."""
+        self.abandon()
+        await settled(*(work for work, _ in self._work))
 
     def _give(self, size: int, function: Callable[..., Any], *arguments: bytes) -> None:
         """Have the thread call a function, when it has done what it was given before."""

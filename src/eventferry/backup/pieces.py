@@ -165,7 +165,7 @@ async def write_piece(writing: Writing, number: int, blocks: AsyncIterable[bytes
             await maker.add(block)
         return await maker.finish()
     finally:
-        await maker.abandon()
+        await maker.close()
 
 
 class _Place(msgspec.Struct, rename="camel", gc=False):
@@ -214,9 +214,9 @@ class _Pieces:
             await self._store()
         return self._piece
 
-    async def abandon(self) -> None:
-        """Wait for the thread that packs."""
-        await self._maker.abandon()
+    async def close(self) -> None:
+        """Pack no more, and wait for the thread that packs."""
+        await self._maker.close()
 
     async def _store(self) -> None:
         for archive in self._maker.archives:

@@ -30,7 +30,7 @@ from eventferry.errors import (
     StoreReplacedError,
     UsageError,
 )
-from eventferry.lifecycle import aclosing, to_the_end
+from eventferry.lifecycle import aclosing, end_tasks
 from eventferry.operation_log import Operation, place_of
 from eventferry.reading.arguments import check_integer
 from eventferry.reading.bookmarks import Bookmark, decode
@@ -244,7 +244,7 @@ class _Run:
                     self._keep(kept, maker, end)
             return await self._kept()
         finally:
-            await maker.abandon()
+            await maker.close()
             await self._end_keeping()
 
     def _keep(self, kept: Parts, maker: PartMaker, end: str) -> None:
@@ -257,7 +257,7 @@ class _Run:
                 await self._refuse_archived(maker.archives)
                 return await kept.keep(made)
             finally:
-                await maker.abandon()
+                await maker.close()
 
         self._keeping = asyncio.create_task(keep()), end
 
@@ -288,10 +288,7 @@ class _Run:
     async def _end_keeping(self) -> None:
         if self._keeping is not None:
             (task, _), self._keeping = self._keeping, None
-            task.cancel()
-            await to_the_end(asyncio.wait([task]))
-            if not task.cancelled():
-                task.exception()  # another error has come first
+            await end_tasks(task)  # without its error: another one has come first
 
     # the manifest
 
@@ -376,4 +373,4 @@ class _Run:
             if maker.events:
                 yield await maker.finish(None)
         finally:
-            await maker.abandon()
+            await maker.close()

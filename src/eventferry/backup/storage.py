@@ -27,7 +27,7 @@ from eventferry.errors import (
     UnsafeStorageError,
     UsageError,
 )
-from eventferry.lines.files import settled
+from eventferry.lifecycle import settled
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, TypeVar
 
-from eventferry.lifecycle import over, to_the_end
+from eventferry.lifecycle import end_tasks
 
 T = TypeVar("T")
 
@@ -60,8 +60,7 @@ class Counts:
             found.readers -= 1
             if not found.readers and not found.task.done():
                 self._forget(what, found)  # who comes now begins anew
-                found.task.cancel()
-                await to_the_end(over(found.task))
+                await end_tasks(found.task)
 
     async def _run(self, what: Hashable, count: Callable[[], Awaitable[T]]) -> T:
         mine = self._found[what]

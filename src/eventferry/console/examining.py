@@ -18,7 +18,7 @@ from eventferry.errors import EventferryError
 from eventferry.http.handling import tell
 from eventferry.http.problems import RefusedError, message_of
 from eventferry.http.streams import first_of
-from eventferry.lifecycle import aclosing, over, to_the_end
+from eventferry.lifecycle import aclosing, end_tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +100,7 @@ class Examinations:
     async def cancel(self) -> None:
         """End the one that runs; does nothing if none does."""
         if self._task is not None and not self._task.done():
-            self._task.cancel()
-            await to_the_end(over(self._task))
+            await end_tasks(self._task)
 
     async def _run(self, examination: Examination, work: Work) -> None:
         leaving = asyncio.ensure_future(self._leaving.wait())

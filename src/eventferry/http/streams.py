@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from eventferry.http.packing import packer
-from eventferry.lifecycle import over, to_the_end
+from eventferry.lifecycle import end_tasks, to_the_end
 
 T = TypeVar("T")
 
@@ -75,8 +75,7 @@ class LinesResponse(Response):
             await to_the_end(self._end(gone))
 
     async def _end(self, gone: asyncio.Task[None]) -> None:
-        gone.cancel()
-        await over(gone)
+        await end_tasks(gone)
         try:
             await self._blocks.aclose()
         finally:
@@ -124,8 +123,7 @@ async def first_of(work: Awaitable[T], *ends: asyncio.Future[Any]) -> T | None:
         return step.result() if step.done() else None
     finally:
         if not step.done():
-            step.cancel()
-            await to_the_end(over(step))
+            await end_tasks(step)
 
 
 async def until_gone(receive: Receive) -> None:

@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from eventferry.errors import StoreClosedError
-from eventferry.lifecycle import over, stop_without_loop, to_the_end
+from eventferry.lifecycle import end_tasks, stop_without_loop
 
 R = TypeVar("R")
 P = TypeVar("P")
@@ -219,8 +219,7 @@ class Batches(Generic[R, P]):
         self._rows = []
         putting, self._putting = self._putting, None
         if putting is not None:
-            putting.cancel()
-            await to_the_end(over(putting))
+            await end_tasks(putting)
 
     def _hand_over(self, batch: Batch[R, P], *, whole: bool) -> None:
         """Hand rows over to the database; with `whole`, only as many as fill parts."""

@@ -20,7 +20,7 @@ from eventferry.database import Database, Owner
 from eventferry.errors import EndMarkError, EventferryError, InputError
 from eventferry.importing import parts
 from eventferry.importing.parts import PartReport
-from eventferry.lifecycle import over, to_the_end
+from eventferry.lifecycle import end_tasks, to_the_end
 from eventferry.lines.end_mark import CheckedLines, ends_with_mark
 from eventferry.lines.files import is_plain, read_blocks
 from eventferry.lines.piping import Source
@@ -292,9 +292,7 @@ class JobsImport:
         try:
             await asyncio.gather(*tasks)
         finally:
-            for task in tasks:
-                task.cancel()
-            await to_the_end(over(asyncio.gather(*tasks, return_exceptions=True)))
+            await end_tasks(*tasks)
 
     async def _push(self, waiting: deque[AnyPart], done: Callable[[AnyPart, _Pushed], None]) -> None:
         """Have a process push what is waiting, one part after the other."""

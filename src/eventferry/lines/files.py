@@ -20,7 +20,7 @@ from secrets import token_hex
 from typing import IO, Any, ParamSpec, TypeVar
 
 from eventferry.errors import EventferryError, InputError, StoreClosedError
-from eventferry.lifecycle import to_the_end
+from eventferry.lifecycle import settled
 from eventferry.lines.unpacking import Gzip, Unpacker, Zstd, zstd_module
 
 BLOCK = 1024 * 1024
@@ -57,15 +57,6 @@ async def detached(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
 async def _called(is_regular: bool, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function on a file. One that is not regular may wait for somebody at its other end."""
     return await (asyncio.to_thread if is_regular else detached)(function, *args, **kwargs)
-
-
-async def settled(future: asyncio.Future[Any]) -> None:
-    """Wait until a future is over, however often this is cancelled: a thread that runs cannot be."""
-    try:
-        await to_the_end(asyncio.wait([future]))
-    finally:
-        if future.done() and not future.cancelled():
-            future.exception()  # which has been seen now
 
 
 def descriptor_of(path: str | os.PathLike[str]) -> int | None:

@@ -8,7 +8,7 @@ from itertools import chain, compress, repeat
 from typing import NamedTuple
 
 from eventferry.database import EVERYTHING, FIRST, Filter, Key, Reading, Selection, State, Stretch
-from eventferry.lifecycle import over, to_the_end
+from eventferry.lifecycle import end_tasks
 from eventferry.lines.event import Event
 from eventferry.lines.marker import archived_among
 from eventferry.reading import order
@@ -199,8 +199,7 @@ class Pages:
             lines = await self._lines_of(stretch)
             hides = await looking
         except BaseException:
-            looking.cancel()
-            await to_the_end(over(looking))
+            await end_tasks(looking)
             raise
         if hides:
             return None

@@ -13,11 +13,11 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from eventferry.errors import EventferryError, StoreClosedError, UsageError
-from eventferry.lifecycle import to_the_end
+from eventferry.lifecycle import settled, to_the_end
 from eventferry.lines.blocks import Lines, LineSplitter
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Row
-from eventferry.lines.files import BLOCK, name_beside, settled, sync_folder
+from eventferry.lines.files import BLOCK, name_beside, sync_folder
 from eventferry.tabular.columns import moment_text
 from eventferry.tabular.conversion import Conversion, Unchanged
 

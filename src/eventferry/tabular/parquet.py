@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator, Generator, Iterator
 from typing import Any
 
 from eventferry.errors import EventferryError, InputError, MissingExtraError
+from eventferry.lifecycle import settled
 from eventferry.lines.blocks import Lines, LineSplitter
 from eventferry.lines.decoder import LineDecoder
-from eventferry.lines.files import settled
 from eventferry.tabular.columns import COLUMNS, refuse_columns
 from eventferry.tabular.conversion import Conversion
 
