@@ -511,11 +511,15 @@ async def next_command_works(url: str, state: State) -> None:
 
 
 def is_whole(operation: Operation, found: Whole, old: Whole, new: Whole) -> bool:
-    if found in (old, new):
+    whole = [old, new]
+    if old.backed_up is not None and new.backed_up is not None:
+        # Erasures are noted before events are kept.
+        whole.append(old._replace(backed_up=(*old.backed_up[:2], new.backed_up[2])))
+    if found in whole:
         return True
     if operation.steps == "none" or "user" in (found.own.frozen_by, found.other.frozen_by):
         return False
-    return found.backed_up in (old.backed_up, new.backed_up) and all(
+    return found.backed_up in [each.backed_up for each in whole] and all(
         is_on_its_way(*states, with_events=operation.steps == "all")
         for states in zip(found[:2], old[:2], new[:2], strict=True)
     )

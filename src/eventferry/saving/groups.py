@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
-from eventferry.lifecycle import stop_without_loop, to_the_end
+from eventferry.lifecycle import end_with_loop, stop_without_loop, to_the_end
 
 U = TypeVar("U")
 R = TypeVar("R")
@@ -83,6 +83,7 @@ class Groups(Generic[U, R]):
             finally:
                 self._ended([unit])
         waiting: _Waiting[U, R] = _Waiting(unit, asyncio.get_running_loop().create_future())
+        end_with_loop(self)
         self._waiting.append(waiting)
         try:
             return await waiting.answer
@@ -91,6 +92,11 @@ class Groups(Generic[U, R]):
                 waiting.group.task.cancel()
                 await to_the_end(asyncio.wait([waiting.group.task]))
             raise
+
+    def abandon(self) -> None:
+        """Forget what waits in a loop that was closed. Its callers hold on to what they were doing, such as a
+        connection in the making."""
+        self._waiting = deque(one for one in self._waiting if not one.answer.get_loop().is_closed())
 
     @property
     def _is_free(self) -> bool:
@@ -130,7 +136,7 @@ class Groups(Generic[U, R]):
         size = 0
         while self._waiting and len(group) < most:
             one = self._waiting.popleft()
-            if one.answer.cancelled() or one.answer.get_loop().is_closed():
+            if one.answer.cancelled():
                 continue
             if not self._aggregates.isdisjoint(self._aggregates_of(one.unit)):
                 passed.append(one)
