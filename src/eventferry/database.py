@@ -365,8 +365,9 @@ class Reading(Protocol):
 class Writing(Reading, Protocol):
     """A shared write transaction: it touches no event, and saves go on meanwhile."""
 
-    async def change(self, statement: str, values: Sequence[Value] = ()) -> int:
-        """Run a small statement; how many rows it found or changed."""
+    async def change(self, statement: str, values: Sequence[Value] = (), *, erases: bool = False) -> int:
+        """Run a small statement; how many rows it found or changed. With `erases`, what was deleted stands in no
+        journal when the transaction has ended."""
 
     async def change_freeze(self, before: Freeze | None, after: Freeze | None) -> bool:
         """Set the marker of a freeze, replace it by another or remove it, if `before` is what stands there still;
@@ -413,8 +414,9 @@ class ExclusiveWriting(Writing, Protocol):
 
     async def rewrite(self, rows: Sequence[Row]) -> None:
         """Give stored events, which their positions name, the payloads of these rows. Nothing
-        else of the events changes. Where the database can see to that, what stood there leaves no remnant. Without
-        rows, nor does what was deleted before."""
+        else of the events changes. Where the database can see to that, what stood there leaves no remnant in the
+        tables. Without rows, nor does what was deleted before, and when the transaction has ended it stands in no
+        journal."""
 
     async def next_places(self, wanted: Sequence[tuple[str, int]]) -> list[NextPlace]:
         """Where the next event of each of these aggregates goes, if it has this timestamp: (aggregateId, timestamp).
@@ -507,7 +509,8 @@ class Database(Protocol):
 
         Whether the store is frozen is for the caller to look at; `owners.writing` does. With "refuse" no freeze is set
         before the end. With `secrets` nobody else changes secrets before the end, and what is deleted leaves no remnant
-        in their table. Raises StoreBusyError after `busy_timeout`, and StoreNotFoundError.
+        in their table. Raises StoreBusyError after `busy_timeout`, and StoreNotFoundError; and NotErasedError, of
+        secrets SecretNotErasedError, when all is committed, but a journal may still hold what was deleted.
         """
 
     async def save(self, saves: Sequence[Save]) -> Sequence[Saved | None]:
@@ -527,6 +530,3 @@ class Database(Protocol):
 
     async def is_alive(self, owner: str) -> bool:
         """Whether an owner's process holds its lock still. Touches nothing."""
-
-    async def erase_journal(self) -> None:
-        """See to it that what was deleted stands in no journal. Raises NotErasedError."""

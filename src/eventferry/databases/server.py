@@ -55,9 +55,6 @@ class ServerDatabase(ABC, Generic[C]):
     async def is_alive(self, owner: str) -> bool:
         return await self._owners.is_alive(owner)
 
-    async def erase_journal(self) -> None:
-        """The server's logs are beyond the reach of a client: docs/postgresql.md and docs/mysql.md say what stays."""
-
     async def _refuse_part(self) -> None:
         """Raises StoreNotFoundError unless all tables of a store are there: only then it may be changed. They are
         looked at once: a table that goes later is missed by the statements that need it."""

@@ -69,8 +69,7 @@ async def writing(
     may be a frozen one too; the freeze of the `owner` who writes is not in its way. `secrets` keeps everybody else
     from changing secrets.
 
-    Raises StoreFrozenError where a user, or an operation that lives, has frozen the store; StoreBusyError;
-    StoreNotFoundError.
+    Raises StoreFrozenError where a user, or an operation that lives, has frozen the store; and as `Database.writing`.
     """
     is_alive: dict[str, bool] = {}
     while True:

@@ -430,7 +430,8 @@ class MysqlWriting(MysqlReading):
             raise ImportNotFoundError(f"no incremental import with the id {stage.id} is open")
 
     @threaded
-    def change(self, statement: str, values: Sequence[Value] = ()) -> int:
+    def change(self, statement: str, values: Sequence[Value] = (), *, erases: bool = False) -> int:
+        # The server's logs are beyond the reach of a client: docs/mysql.md says what stays in them.
         return self.connection.execute(statement, values)
 
 

@@ -269,7 +269,8 @@ class PostgresWriting(PostgresReading):
                 {"part": part},
             )
 
-    async def change(self, statement: str, values: Sequence[Value] = ()) -> int:
+    async def change(self, statement: str, values: Sequence[Value] = (), *, erases: bool = False) -> int:
+        # The server's logs are beyond the reach of a client: docs/postgresql.md says what stays in them.
         return await self.connection.change(bound(statement, values, self.connection.literal), None)
 
 

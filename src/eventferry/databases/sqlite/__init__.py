@@ -42,6 +42,7 @@ from eventferry.errors import (
     MissingExtraError,
     NotErasedError,
     ReadOnlyStoreError,
+    SecretNotErasedError,
     StoreExistsError,
     StoreFrozenError,
     StoreNotFoundError,
@@ -257,6 +258,13 @@ class SqliteDatabase:
                 await writer.run(partial(self._end, writing, keep=False))
                 raise
             await writer.run(partial(self._end, writing, keep=True))
+            # In WAL mode the old page stands in the log until the log is merged and truncated.
+            if writing.erases and not await writer.run(writer.checkpoint):
+                error, what = (SecretNotErasedError, "the secret") if secrets else (NotErasedError, "it")
+                raise error(
+                    f"{what} is deleted, but a copy stands in {self._file.path.name}-wal until every reader of an "
+                    "older state has ended and somebody writes again"
+                )
 
     async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
         async with self._writers.connection() as writer:
@@ -314,15 +322,6 @@ class SqliteDatabase:
 
     async def is_alive(self, owner: str) -> bool:
         return owners.is_alive(self._file.path, owner)
-
-    async def erase_journal(self) -> None:
-        async with self._writers.connection() as writer:
-            # In WAL mode the old page stands in the log until the log is merged and truncated.
-            if not await writer.run(writer.checkpoint):
-                raise NotErasedError(
-                    f"it is deleted, but a copy stands in {self._file.path.name}-wal until every reader of an older "
-                    "state has ended and somebody writes again"
-                )
 
 
 class _Kept(NamedTuple):

@@ -57,6 +57,8 @@ class SqliteWriting(SqliteReading):
         # Whether what a save relies on from the save before may be another now.
         self.changed_store = False
         self.dropped_owners: list[str] = []
+        # Whether no journal may hold what was deleted, when the transaction has ended.
+        self.erases = False
         # Kept here, not handed from thread to thread: an open statement passes an interrupt on to those after it,
         # so it must be closed before anything is rolled back.
         self._shared_rows = connection.sqlite.cursor()
@@ -245,5 +247,6 @@ class SqliteWriting(SqliteReading):
         )
 
     @threaded
-    def change(self, statement: str, values: Sequence[Value] = ()) -> int:
+    def change(self, statement: str, values: Sequence[Value] = (), *, erases: bool = False) -> int:
+        self.erases |= erases
         return self.sqlite.change(bound(statement), values)
