@@ -464,14 +464,12 @@ class Database(Protocol):
 
     @property
     def life(self) -> Life:
-        """What is under way on it. Every connection that is lent, and everything that takes a lock, is."""
+        """What is under way on it. Every connection that is lent, and everything that takes a lock, is. At its end what
+        the database holds open is closed."""
 
     @property
     def traits(self) -> Traits:
         """What is fixed about it."""
-
-    async def close(self) -> None:
-        """End what is under way, and close all connections."""
 
     async def create(self) -> Undo | None:
         """Make the tables; returns what removes again the file that this made, unless anything is in it or anybody

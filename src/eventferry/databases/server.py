@@ -41,12 +41,8 @@ class ServerDatabase(ABC, Generic[C]):
         self.life = Life(place)
         self._pool = Pool(connect, size, self.life, patience=busy_timeout)
         self._owners = Owners(self._pool, locks)
+        self.life.held.push_async_callback(self._owners.close)
         self._is_whole = False
-
-    async def close(self) -> None:
-        await self.life.end()
-        await self._owners.close()
-        await self._pool.close()
 
     async def own(self) -> LockOwner:
         with self.life.running():

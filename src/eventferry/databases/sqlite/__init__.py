@@ -105,14 +105,15 @@ class SqliteDatabase:
             quoted(name)
         # As reSolve does: a real file, so that a store in memory is no special case of locks and transactions.
         self._private = tempfile.mkdtemp(prefix="eventferry-") if path == ":memory:" else None
-        self._remove = weakref.finalize(self, _remove_folder, self._private, os.getpid())
+        remove = weakref.finalize(self, _remove_folder, self._private, os.getpid())
         self._file = File(os.path.join(self._private, "memory.db") if self._private else path)
         self._tables = tables
         self._busy_timeout = busy_timeout
         self._journal_mode = journal_mode
         self.life = Life(str(self._file))
-        self._readers = Pool(partial(self._connection, "read"), _READERS, self.life)
+        self.life.held.callback(remove)
         self._writers = Pool(partial(self._connection, "rw"), 1, self.life)
+        self._readers = Pool(partial(self._connection, "read"), _READERS, self.life)
         self._known: KnownStore | None = None
         self._kept: _Kept | None = None
 
@@ -123,12 +124,6 @@ class SqliteDatabase:
             "databaseFile": os.fsencode(str(self._file)).decode(errors="replace")
         }
         return Traits(names | self._tables.resource_names, saves_at_once=1)  # one writer is all there is
-
-    async def close(self) -> None:
-        await self.life.end()
-        await self._readers.close()
-        await self._writers.close()
-        self._remove()
 
     async def _connection(self, mode: Mode) -> Connection:
         return Connection(self._file, mode, self._busy_timeout)
