@@ -448,17 +448,6 @@ class Replacing(ExclusiveWriting, Protocol):
 Undo: TypeAlias = Callable[[], Awaitable[None]]  # undoes something, as far as nobody has made use of it
 
 
-class Owner(Protocol):
-    """A running operation: holds a lock that dies with its process."""
-
-    @property
-    def id(self) -> str:
-        """Stands in the markers of what it owns."""
-
-    async def release(self) -> None:
-        """End it."""
-
-
 class Database(Protocol):
     """A store's database. Connects at the first call that needs it; opening never changes a store."""
 
@@ -523,8 +512,12 @@ class Database(Protocol):
         event. Raises StoreFrozenError where the marker of a freeze stands, whoever set it.
         """
 
-    async def own(self) -> Owner:
-        """Begin to own: takes a lock that dies with this process."""
+    async def own(self) -> str:
+        """Begin to own: takes a lock that dies with this process. Gives the id of the new owner, a running operation,
+        which stands in the markers of what it owns."""
+
+    async def release(self, owner: str) -> None:
+        """Give the lock of an owner back; twice is fine."""
 
     async def is_alive(self, owner: str) -> bool:
         """Whether an owner's process holds its lock still. Touches nothing."""

@@ -254,7 +254,7 @@ async def test_who_begins_while_others_sweep_owns_a_file_that_is_there(tmp_path:
             owner = owners.FileOwner(path)
             assert owners.is_alive(path, owner.id)
             assert owners.lock_path(path, owner.id).exists()
-            await owner.release()
+            owner.release()
             assert not owners.is_alive(path, owner.id)
     finally:
         is_over.set()

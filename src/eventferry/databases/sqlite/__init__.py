@@ -114,6 +114,8 @@ class SqliteDatabase:
         self.life.held.callback(remove)
         self._writers = Pool(partial(self._connection, "rw"), 1, self.life)
         self._readers = Pool(partial(self._connection, "read"), _READERS, self.life)
+        self._owners: dict[str, FileOwner] = {}
+        self.life.held.callback(self._release_all)
         self._known: KnownStore | None = None
         self._kept: _Kept | None = None
 
@@ -302,7 +304,7 @@ class SqliteDatabase:
         self._kept = _Kept(writing, Saver(writing), writer.sqlite, version)
         return self._kept
 
-    async def own(self) -> FileOwner:
+    async def own(self) -> str:
         with self.life.running():
             self._file.check(to_write=True)
         try:
@@ -313,7 +315,16 @@ class SqliteDatabase:
                 f"no file can be made beside {self._file}, which this needs for its lock: {error.strerror}"
             ) from None
         end_with_loop(owner)
-        return owner
+        self._owners[owner.id] = owner
+        return owner.id
+
+    async def release(self, owner: str) -> None:
+        if (held := self._owners.pop(owner, None)) is not None:
+            held.release()
+
+    def _release_all(self) -> None:
+        while self._owners:
+            self._owners.popitem()[1].release()
 
     async def is_alive(self, owner: str) -> bool:
         return owners.is_alive(self._file.path, owner)
