@@ -377,10 +377,10 @@ class Writing(Reading, Protocol):
     async def make_stage(
         self, kind: StageKind, *, owner: str | None = None, baseline: str | None = None
     ) -> Stage:
-        """Make an empty stage. At most one "replace", one "parts" and one "open" stage exist at a time: for the second
-        raises StoreBusyError or ImportOpenError. For a stage that keeps positions raises UnsupportedStoreError where
-        the events have what a swap could not carry over; the swap looks again. The owner of a "parts" stage is its
-        driver."""
+        """Make an empty stage. At most one "replace", one "parts" and one "open" stage exist at a time: whoever makes
+        one has looked for others in the same exclusive transaction. For a stage that keeps positions raises
+        UnsupportedStoreError where the events have what a swap could not carry over; the swap looks again. The owner of
+        a "parts" stage is its driver."""
 
     async def adopt_stage(self, stage: Stage, owner: str) -> Stage:
         """Give a stage whose owner is dead to another. Waits for the step that its former owner is in the middle of;
