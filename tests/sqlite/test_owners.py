@@ -278,6 +278,17 @@ async def test_everybody_can_ask_whether_an_owner_lives_whatever_the_umask(tmp_p
         os.umask(before)
 
 
+async def test_a_store_that_is_closed_owns_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    await make_store(path)
+    async with open_store(url_of(path)) as store:
+        database = store._database
+        owner = await database.own()
+        assert await database.is_alive(owner)
+    assert not await database.is_alive(owner)
+    assert not owners_beside(path)
+
+
 async def test_a_process_that_is_stopped_keeps_what_it_owns(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     await make_store(path, 20)
