@@ -299,6 +299,7 @@ async def test_a_process_that_is_stopped_keeps_what_it_owns(tmp_path: Path) -> N
         ) as other:  # nor may it be stopped in a transaction, which all would wait for
             other.execute("BEGIN IMMEDIATE")
             child.send_signal(signal.SIGSTOP)
+            os.waitpid(child.pid, os.WUNTRACED)  # on a busy machine it goes on for a while
             other.execute("ROLLBACK")
         async with open_store(url_of(path)) as store:
             assert (await store.describe()).is_frozen
