@@ -12,6 +12,7 @@ import pytest
 from eventferry import (
     SecretNotErasedError,
     open_store,
+    verify,
 )
 from tests.support.sqlite import (
     KEY,
@@ -134,6 +135,29 @@ async def test_an_import_of_tombstones_is_done_also_where_a_copy_is_left(tmp_pat
             reader.execute("COMMIT")
         assert (await sink.close()).deleted == 1
         assert await store.get_secret("id") is None
+
+
+async def test_a_sync_stores_what_it_brought_also_where_a_copy_of_a_secret_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "target.db"
+    await make_store(tmp_path / "source.db")
+    async with (
+        open_store(url_of(tmp_path / "source.db")) as source,
+        open_store(url_of(path), busy_timeout=0.3) as target,
+    ):
+        await source.set_secret("id", KEY)
+        await target.sync(source)
+        follower = asyncio.create_task(target.sync(source, follow=True))
+        await asyncio.sleep(0.3)  # it has looked at the secrets: the next one comes with its event
+        with connect(path) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM events").fetchone()
+            await source.delete_secret("id")
+            with pytest.raises(SecretNotErasedError):
+                await asyncio.wait_for(follower, 60)
+            reader.execute("COMMIT")
+        assert await target.get_secret("id") is None
+        assert (await target.sync(source)).secrets == 0
+        assert (await verify(source.export_events(), target.export_events())).equal
 
 
 async def test_secrets_that_two_stores_delete_at_once_are_all_erased(tmp_path: Path) -> None:
