@@ -365,8 +365,9 @@ class Reading(Protocol):
 class Writing(Reading, Protocol):
     """A shared write transaction: it touches no event, and saves go on meanwhile."""
 
-    async def change(self, statement: str, values: Sequence[Value] = ()) -> int:
-        """Run a small statement; how many rows it found or changed."""
+    async def change(self, statement: str, values: Sequence[Value] = (), *, erases: bool = False) -> int:
+        """Run a small statement; how many rows it found or changed. With `erases`, what was deleted stands in no
+        journal when the transaction has ended."""
 
     async def change_freeze(self, before: Freeze | None, after: Freeze | None) -> bool:
         """Set the marker of a freeze, replace it by another or remove it, if `before` is what stands there still;
@@ -376,10 +377,10 @@ class Writing(Reading, Protocol):
     async def make_stage(
         self, kind: StageKind, *, owner: str | None = None, baseline: str | None = None
     ) -> Stage:
-        """Make an empty stage. At most one "replace", one "parts" and one "open" stage exist at a time: for the second
-        raises StoreBusyError or ImportOpenError. For a stage that keeps positions raises UnsupportedStoreError where
-        the events have what a swap could not carry over; the swap looks again. The owner of a "parts" stage is its
-        driver."""
+        """Make an empty stage. At most one "replace", one "parts" and one "open" stage exist at a time: whoever makes
+        one has looked for others in the same exclusive transaction. For a stage that keeps positions raises
+        UnsupportedStoreError where the events have what a swap could not carry over; the swap looks again. The owner of
+        a "parts" stage is its driver."""
 
     async def adopt_stage(self, stage: Stage, owner: str) -> Stage:
         """Give a stage whose owner is dead to another. Waits for the step that its former owner is in the middle of;
@@ -413,8 +414,9 @@ class ExclusiveWriting(Writing, Protocol):
 
     async def rewrite(self, rows: Sequence[Row]) -> None:
         """Give stored events, which their positions name, the payloads of these rows. Nothing
-        else of the events changes. Where the database can see to that, what stood there leaves no remnant. Without
-        rows, nor does what was deleted before."""
+        else of the events changes. Where the database can see to that, what stood there leaves no remnant in the
+        tables. Without rows, nor does what was deleted before, and when the transaction has ended it stands in no
+        journal."""
 
     async def next_places(self, wanted: Sequence[tuple[str, int]]) -> list[NextPlace]:
         """Where the next event of each of these aggregates goes, if it has this timestamp: (aggregateId, timestamp).
@@ -446,30 +448,17 @@ class Replacing(ExclusiveWriting, Protocol):
 Undo: TypeAlias = Callable[[], Awaitable[None]]  # undoes something, as far as nobody has made use of it
 
 
-class Owner(Protocol):
-    """A running operation: holds a lock that dies with its process."""
-
-    @property
-    def id(self) -> str:
-        """Stands in the markers of what it owns."""
-
-    async def release(self) -> None:
-        """End it."""
-
-
 class Database(Protocol):
     """A store's database. Connects at the first call that needs it; opening never changes a store."""
 
     @property
     def life(self) -> Life:
-        """What is under way on it. Every connection that is lent, and everything that takes a lock, is."""
+        """What is under way on it. Every connection that is lent, and everything that takes a lock, is. At its end what
+        the database holds open is closed."""
 
     @property
     def traits(self) -> Traits:
         """What is fixed about it."""
-
-    async def close(self) -> None:
-        """End what is under way, and close all connections."""
 
     async def create(self) -> Undo | None:
         """Make the tables; returns what removes again the file that this made, unless anything is in it or anybody
@@ -507,7 +496,8 @@ class Database(Protocol):
 
         Whether the store is frozen is for the caller to look at; `owners.writing` does. With "refuse" no freeze is set
         before the end. With `secrets` nobody else changes secrets before the end, and what is deleted leaves no remnant
-        in their table. Raises StoreBusyError after `busy_timeout`, and StoreNotFoundError.
+        in their table. Raises StoreBusyError after `busy_timeout`, and StoreNotFoundError; and NotErasedError, of
+        secrets SecretNotErasedError, when all is committed, but a journal may still hold what was deleted.
         """
 
     async def save(self, saves: Sequence[Save]) -> Sequence[Saved | None]:
@@ -522,11 +512,12 @@ class Database(Protocol):
         event. Raises StoreFrozenError where the marker of a freeze stands, whoever set it.
         """
 
-    async def own(self) -> Owner:
-        """Begin to own: takes a lock that dies with this process."""
+    async def own(self) -> str:
+        """Begin to own: takes a lock that dies with this process. Gives the id of the new owner, a running operation,
+        which stands in the markers of what it owns."""
+
+    async def release(self, owner: str) -> None:
+        """Give the lock of an owner back; twice is fine."""
 
     async def is_alive(self, owner: str) -> bool:
         """Whether an owner's process holds its lock still. Touches nothing."""
-
-    async def erase_journal(self) -> None:
-        """See to it that what was deleted stands in no journal. Raises NotErasedError."""

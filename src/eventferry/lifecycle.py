@@ -184,13 +184,15 @@ class _Ending(asyncio.Task[None]):
 
 class Life:
     """What is under way on one store object, from its first call to its `close`. `name` is the store's, for errors.
-    `has_lost_its_loop`: it is over, for its loop was closed in the middle of a call."""
+    `has_lost_its_loop`: it is over, for its loop was closed in the middle of a call. `held` is closed at its end, what
+    came last first."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._process = os.getpid()
         self._is_over = False
         self.has_lost_its_loop = False
+        self.held = contextlib.AsyncExitStack()
         self._running: dict[int, Running] = {}  # by the ids of their tasks
         self._streams: dict[End, asyncio.AbstractEventLoop] = {}
         self._forgotten: set[asyncio.Task[None]] = set()
@@ -257,7 +259,7 @@ class Life:
 
     async def end(self) -> None:
         """Let nothing begin any more, and end what is under way: calls are cancelled, and raise StoreClosedError when
-        nothing is left of them; then streams that nobody is calling are ended."""
+        nothing is left of them; then streams that nobody is calling are ended, and what is held is closed."""
         self._is_over = True
         self._changed = asyncio.Event()
         deadline = asyncio.get_running_loop().time() + 2 * PATIENCE
@@ -276,6 +278,7 @@ class Life:
         for stream in [stream for stream, loop in self._streams.items() if loop is here]:
             with contextlib.suppress(EventferryError):  # whatever it leaves is a dead owner's
                 await stream(self.closed())
+        await self.held.aclose()
 
     def _others(self) -> list[Running]:
         """What is under way here, but for what waits for this end."""

@@ -21,7 +21,6 @@ from eventferry.databases.dialect import Column, Condition
 from eventferry.databases.names import left_out
 from eventferry.errors import (
     InputError,
-    NotErasedError,
     SecretConflictError,
     SecretExistsError,
     SecretNotErasedError,
@@ -157,21 +156,11 @@ async def delete_secret(database: Database, secret_id: str) -> bool:
         present = await get(writing, secret_id)
         if present is None:
             return False
-        was_there = present.secret is not None
-        if was_there:
-            await (await _Table.of(writing)).erase([secret_id])
+        # Also where it was deleted before: the call that did it may have had to say that a copy was left.
+        await (await _Table.of(writing)).erase([secret_id])
+        if present.secret is not None:
             await _append(writing, _event_about(DELETE_SECRET, secret_id))
-    # Also where it was deleted before: the call that did it may have had to say that it could not do this.
-    await leave_no_copy(database)
-    return was_there
-
-
-async def leave_no_copy(database: Database) -> None:
-    """After a secret was deleted. Raises SecretNotErasedError."""
-    try:
-        await database.erase_journal()
-    except NotErasedError as error:
-        raise SecretNotErasedError(f"the secret: {error}") from error
+    return present.secret is not None
 
 
 async def load(
@@ -300,10 +289,12 @@ class _Table:
             await self._writing.ask(statement)
 
     async def erase(self, ids: Sequence[str]) -> None:
-        """Make rows tombstones; where the table cannot hold such, remove them."""
+        """Make rows tombstones; where the table cannot hold such, remove them. When the transaction has ended no copy
+        is left."""
         named = self._writing.dialect.among("id", ids)
         erase = "UPDATE {} SET secret = NULL" if self._keeps_tombstones else "DELETE FROM {}"
-        erased = await self._writing.change(f"{erase.format(self._table)} WHERE {named.text}", named.values)
+        statement = f"{erase.format(self._table)} WHERE {named.text}"
+        erased = await self._writing.change(statement, named.values, erases=True)
         if erased != len(ids):
             raise left_out(self._name)
 
@@ -427,16 +418,21 @@ class SecretsImport:
             self._state = "aborted"
             with self._operation as operation:
                 self._lines.extend(self._splitter.finish().decoded(decode_line))
-                async with owners.writing(self._database, frozen=self._frozen, secrets=True) as writing:
-                    self._report = await store_lines(writing, self._lines)
-                self._lines = []
-                self._state = "closed"
-                operation.counts = counts_of(self._report)
-                if self._report.deleted:
-                    await leave_no_copy(self._database)
+                try:
+                    async with owners.writing(self._database, frozen=self._frozen, secrets=True) as writing:
+                        self._report = await store_lines(writing, self._lines)
+                except SecretNotErasedError:
+                    self._stored(operation)
+                    raise
+                self._stored(operation)
         elif self._state == "aborted":
             raise StoreClosedError("this import of secrets was aborted")
         return self._report
+
+    def _stored(self, operation: Operation) -> None:
+        self._lines = []
+        self._state = "closed"
+        operation.counts = counts_of(self._report)
 
     async def abort(self, error: BaseException | None = None) -> None:
         """End without storing; twice is fine."""

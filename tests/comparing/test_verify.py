@@ -105,6 +105,12 @@ def content_line(group: int, payload: str) -> bytes:
     return b'{"type":"T","timestamp":%d,"aggregateId":"a","payload":%b}\n' % (group, payload.encode())
 
 
+async def test_by_content_an_event_with_another_payload_is_missing_and_extra() -> None:
+    one, other = blocks([content_line(0, '{"a":1}')]), blocks([content_line(0, '{"a":2}')])
+    report = await verify(one, other, content=True)
+    assert (report.equal, report.missing, report.extra) == (False, 1, 1)
+
+
 events = st.lists(st.tuples(st.integers(0, 2), JSON_VALUES), max_size=12)
 
 

@@ -382,7 +382,7 @@ async def test_what_several_jobs_import_is_committed_by_nobody_else(opened: Open
         ):
             with pytest.raises(StoreBusyError, match="another import into this store is running"):
                 await call()
-        await driver.release()
+        await store._database.release(driver)
         with pytest.raises(ImportNotFoundError, match="import again"):
             await store.commit_import(import_id)
         assert await exported(store) == b""
@@ -398,7 +398,7 @@ async def test_what_dead_jobs_had_half_committed_is_committed_no_more(opened: Op
         # As a commit leaves it that was killed on MySQL before the tables had their names.
         async with owners.writing(store._database) as writing:
             await commits.save(writing, import_id, ImportReport(100))
-        await driver.release()
+        await store._database.release(driver)
         await import_lines(store, OLD)  # drops what the dead left
         with pytest.raises(ImportNotFoundError):
             await store.commit_import(import_id)

@@ -277,7 +277,7 @@ async def test_what_is_over_is_not_told_again() -> None:
         operation.end()
         operation.fail(InputError("too late"))
     assert [fields["outcome"] for fields in records.told(logging.DEBUG)] == ["begun", "done"]
-    await database.close()
+    await database.life.end()
 
 
 async def never_ending() -> Any:

@@ -47,7 +47,7 @@ def kill_owner(database: Database, owner: str) -> None:
 
 
 def kill_import(database: Database, stream: ImportStream) -> None:
-    kill_owner(database, stream._target._owner.id)  # type: ignore[attr-defined]
+    kill_owner(database, stream._target._owner)  # type: ignore[attr-defined]
 
 
 async def begun(store: EventStore, lines: bytes, **options: Any) -> ImportStream:
@@ -206,7 +206,7 @@ async def test_a_save_that_ends_a_dead_freeze_leaves_the_freeze_that_a_user_has_
         await store.init()
         export = other.export_events(maintenance_mode=AUTO)
         await export.begin()
-        kill_owner(database, export._export._owner.id)  # type: ignore[union-attr]
+        kill_owner(database, export._export._owner)  # type: ignore[arg-type]
         monkeypatch.setattr(owners, "is_alive", look_and_let_somebody_freeze)
         with pytest.raises(StoreFrozenError):
             await store.save_event(NEW)

@@ -33,7 +33,7 @@ from tests.support.postgresql import (
 
 
 def owner_of(stream: ImportStream) -> str:
-    owner: str = stream._target._owner.id  # type: ignore[attr-defined]
+    owner: str = stream._target._owner  # type: ignore[attr-defined]
     return owner
 
 
@@ -212,7 +212,7 @@ async def test_a_freeze_that_was_set_in_place_of_a_dead_owner_s_is_not_removed_f
     async with open_store(url) as store, open_store(url) as application:
         export = store.export_events(maintenance_mode=AUTO)
         await export.__anext__()
-        await cut_off(url, export._export._owner.id)  # type: ignore[union-attr]
+        await cut_off(url, export._export._owner)
         with connect(url, autocommit=False) as resolve:
             # It takes no lock of ours.
             resolve.execute(

@@ -254,7 +254,7 @@ async def test_who_begins_while_others_sweep_owns_a_file_that_is_there(tmp_path:
             owner = owners.FileOwner(path)
             assert owners.is_alive(path, owner.id)
             assert owners.lock_path(path, owner.id).exists()
-            await owner.release()
+            owner.release()
             assert not owners.is_alive(path, owner.id)
     finally:
         is_over.set()
@@ -278,6 +278,17 @@ async def test_everybody_can_ask_whether_an_owner_lives_whatever_the_umask(tmp_p
         os.umask(before)
 
 
+async def test_a_store_that_is_closed_owns_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    await make_store(path)
+    async with open_store(url_of(path)) as store:
+        database = store._database
+        owner = await database.own()
+        assert await database.is_alive(owner)
+    assert not await database.is_alive(owner)
+    assert not owners_beside(path)
+
+
 async def test_a_process_that_is_stopped_keeps_what_it_owns(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     await make_store(path, 20)
@@ -288,6 +299,7 @@ async def test_a_process_that_is_stopped_keeps_what_it_owns(tmp_path: Path) -> N
         ) as other:  # nor may it be stopped in a transaction, which all would wait for
             other.execute("BEGIN IMMEDIATE")
             child.send_signal(signal.SIGSTOP)
+            os.waitpid(child.pid, os.WUNTRACED)  # on a busy machine it goes on for a while
             other.execute("ROLLBACK")
         async with open_store(url_of(path)) as store:
             assert (await store.describe()).is_frozen

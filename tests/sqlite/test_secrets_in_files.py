@@ -12,6 +12,7 @@ import pytest
 from eventferry import (
     SecretNotErasedError,
     open_store,
+    verify,
 )
 from tests.support.sqlite import (
     KEY,
@@ -99,6 +100,64 @@ async def test_delete_secret_says_so_when_a_reader_keeps_the_log_that_holds_it(t
         await store.set_secret("other", "x")
         await store.delete_secret("other")
         assert bytes_in_files(path, KEY) == []
+
+
+async def test_deleting_a_secret_again_erases_the_copy_that_was_left(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    await make_store(path)
+    async with open_store(url_of(path), busy_timeout=0.3) as store:
+        await store.set_secret("id", KEY)
+        with connect(path) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM events").fetchone()
+            with pytest.raises(SecretNotErasedError):
+                await store.delete_secret("id")
+            reader.execute("COMMIT")
+        assert bytes_in_files(path, KEY)
+        events = (await store.describe()).event_count
+        assert not await store.delete_secret("id")
+        assert bytes_in_files(path, KEY) == []
+        assert (await store.describe()).event_count == events
+
+
+async def test_an_import_of_tombstones_is_done_also_where_a_copy_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    await make_store(path)
+    async with open_store(url_of(path), busy_timeout=0.3) as store:
+        await store.set_secret("id", KEY)
+        with connect(path) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM events").fetchone()
+            sink = store.import_secrets()
+            await sink.write(b'{"secret":null,"id":"id","idx":0}\n')
+            with pytest.raises(SecretNotErasedError, match="wal"):
+                await sink.close()
+            reader.execute("COMMIT")
+        assert (await sink.close()).deleted == 1
+        assert await store.get_secret("id") is None
+
+
+async def test_a_sync_stores_what_it_brought_also_where_a_copy_of_a_secret_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "target.db"
+    await make_store(tmp_path / "source.db")
+    async with (
+        open_store(url_of(tmp_path / "source.db")) as source,
+        open_store(url_of(path), busy_timeout=0.3) as target,
+    ):
+        await source.set_secret("id", KEY)
+        await target.sync(source)
+        follower = asyncio.create_task(target.sync(source, follow=True))
+        await asyncio.sleep(0.3)  # it has looked at the secrets: the next one comes with its event
+        with connect(path) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM events").fetchone()
+            await source.delete_secret("id")
+            with pytest.raises(SecretNotErasedError):
+                await asyncio.wait_for(follower, 60)
+            reader.execute("COMMIT")
+        assert await target.get_secret("id") is None
+        assert (await target.sync(source)).secrets == 0
+        assert (await verify(source.export_events(), target.export_events())).equal
 
 
 async def test_secrets_that_two_stores_delete_at_once_are_all_erased(tmp_path: Path) -> None:

@@ -296,4 +296,9 @@ async def chains(storage: Storage) -> list[str]:
 async def refuse_empty(storage: Storage) -> None:
     """Raises RepositoryError where no backup was ever begun."""
     if not await chains(storage):
-        raise RepositoryError(f"there is no backup in {storage.place}")
+        raise no_backup(storage)
+
+
+def no_backup(storage: Storage, left: str = "") -> RepositoryError:
+    """The error for a repository in which nobody has finished a backup; `left` says what is there instead."""
+    return RepositoryError(f"there is no backup in {storage.place}{left}")

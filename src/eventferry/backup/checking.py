@@ -83,7 +83,7 @@ async def check(
         await found.chain(name)
     if not found.manifests and head is None:
         left = f", only what was begun and not committed: {', '.join(names)}" if names else ""
-        raise RepositoryError(f"there is no backup in {storage.place}{left}")
+        raise chains.no_backup(storage, left)
     await found.marker()
     if head is not None:
         await found.head(head)

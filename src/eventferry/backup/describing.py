@@ -9,7 +9,6 @@ from eventferry.backup.chain import Chain
 from eventferry.backup.reading import chain_in
 from eventferry.backup.storage import Storage
 from eventferry.clock import now
-from eventferry.errors import RepositoryError
 
 
 class Run(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -68,7 +67,7 @@ async def runs(storage: Storage, chain: str | None = None, limit: int | None = N
         for number in each.numbers[-limit if limit else None :]
     ]
     if not found:
-        raise RepositoryError(f"there is no backup in {storage.place}")
+        raise chains.no_backup(storage)
     return found
 
 

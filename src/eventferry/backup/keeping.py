@@ -74,7 +74,7 @@ async def prune(
     keeping = _Keeping(storage, identities, dry_run=dry_run)
     names = await chains.chains(storage)
     if not names:
-        raise RepositoryError(f"there is no backup in {storage.place}")
+        raise chains.no_backup(storage)
     damages: list[RepositoryDamagedError] = []
     found, unfinished = list[Chain](), list[Chain]()
     for name in names:

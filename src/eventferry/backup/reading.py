@@ -45,7 +45,7 @@ async def chain_in(storage: Storage, name: str | None, manifest: int | None = No
     read = [await _chain(storage, each, manifest) for each in names if name in (None, each)]
     found = [each for each in read if each.newest is not None]  # others are just being begun
     if not found:
-        raise RepositoryError(f"there is no backup in {storage.place}")
+        raise chains.no_backup(storage)
     current = [each for each in found if not any([await each.is_replaced_by(other) for other in found])]
     if len(current) > 1:
         told = ", ".join(sorted(f"{each.name} of {_newest(each).manifest.source}" for each in current))

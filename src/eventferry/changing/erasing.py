@@ -109,7 +109,6 @@ async def overwrite(database: Database) -> None:
     """
     async with owners.writing(database, "exclusive", frozen="allow") as writing:
         await writing.rewrite([])
-    await database.erase_journal()
 
 
 async def keep(writing: Writing, known: Sequence[Erasure]) -> None:
@@ -135,7 +134,8 @@ async def _run(database: Database, asked: Callable[[Reading], Awaitable[list[Era
     await erasures.make_table(database)
     async with owners.writing(database, "exclusive") as writing:
         await refuse_open_import(writing)
-        # Also where nothing changes: an import may have left something since the last time.
+        # Also where nothing changes: an import may have left something since the last time, or the call that erased it
+        # have had to say that it could not do all.
         await writing.rewrite([])
         erased = Erased(await asked(writing))
         looked = _Looking(erased)
@@ -145,8 +145,6 @@ async def _run(database: Database, asked: Callable[[Reading], Awaitable[list[Era
         snapshots = await _drop_snapshots(writing) if looked.types or looked.archived else 0
         for erasure in erased.erasures:
             await erasures.save(writing, erasure)
-    # Also where nothing changed: the call that did it may have had to say that it could not do this.
-    await database.erase_journal()
     return looked.report(snapshots)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from eventferry.databases.pool import Pool, Pooled
 from eventferry.errors import EventferryError, StoreUnreachableError
@@ -42,7 +42,7 @@ class Owners(Generic[C]):
         self._held: set[str] = set()
         self._turn = asyncio.Lock()
 
-    async def begin(self) -> LockOwner:
+    async def begin(self) -> str:
         async with self._turn:
             if self._connection is not None:
                 with contextlib.suppress(StoreUnreachableError):  # it died, and with it all locks on it
@@ -52,7 +52,7 @@ class Owners(Generic[C]):
             end_with_loop(self)
             return await self._locked(self._connection, is_first=True)
 
-    async def _locked(self, connection: C, *, is_first: bool) -> LockOwner:
+    async def _locked(self, connection: C, *, is_first: bool) -> str:
         owner = self._locks.new_owner(connection)
         self._held.add(owner)
         try:
@@ -61,7 +61,7 @@ class Owners(Generic[C]):
         except BaseException:
             await to_the_end(self._unlock(owner))
             raise
-        return LockOwner(owner, self)
+        return owner
 
     def abandon(self) -> None:
         self._connection = None
@@ -107,14 +107,3 @@ class Owners(Generic[C]):
     async def close(self) -> None:
         self._held.clear()
         await self._give_up()
-
-
-class LockOwner:
-    """A running operation on one store."""
-
-    def __init__(self, owner: str, owners: Owners[Any]) -> None:
-        self.id = owner
-        self._owners = owners
-
-    async def release(self) -> None:
-        await to_the_end(self._owners.release(self.id))

@@ -53,6 +53,7 @@ class Pool(Generic[C]):
         self._lent = 0
         self._came_back = asyncio.Event()
         self._closed = False
+        life.held.push_async_callback(self.close)
 
     def abandon(self) -> None:
         self._idle.clear()

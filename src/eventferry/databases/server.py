@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from eventferry.database import First, Reading, Save, Saved
 from eventferry.databases.names import beside_events, refuse_foreign
-from eventferry.databases.owners import LockOwner, Locks, Owners
+from eventferry.databases.owners import Locks, Owners
 from eventferry.databases.pool import Pool, Pooled
 from eventferry.errors import (
     ConcurrentError,
@@ -21,7 +21,7 @@ from eventferry.errors import (
     StoreNotFoundError,
     StoreUnreachableError,
 )
-from eventferry.lifecycle import Life
+from eventferry.lifecycle import Life, to_the_end
 from eventferry.saving.saves import words_for
 
 C = TypeVar("C", bound=Pooled)
@@ -41,22 +41,18 @@ class ServerDatabase(ABC, Generic[C]):
         self.life = Life(place)
         self._pool = Pool(connect, size, self.life, patience=busy_timeout)
         self._owners = Owners(self._pool, locks)
+        self.life.held.push_async_callback(self._owners.close)
         self._is_whole = False
 
-    async def close(self) -> None:
-        await self.life.end()
-        await self._owners.close()
-        await self._pool.close()
-
-    async def own(self) -> LockOwner:
+    async def own(self) -> str:
         with self.life.running():
             return await self._owners.begin()
 
+    async def release(self, owner: str) -> None:
+        await to_the_end(self._owners.release(owner))
+
     async def is_alive(self, owner: str) -> bool:
         return await self._owners.is_alive(owner)
-
-    async def erase_journal(self) -> None:
-        """The server's logs are beyond the reach of a client: docs/postgresql.md and docs/mysql.md say what stays."""
 
     async def _refuse_part(self) -> None:
         """Raises StoreNotFoundError unless all tables of a store are there: only then it may be changed. They are

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from eventferry.database import Clash, Reading
+from eventferry.clock import now
+from eventferry.database import Clash, Reading, Stage, StageKind
+from eventferry.databases.names import Tables, new_owner
 
 
 async def first_clash(reading: Reading, table: str, line: str, key: tuple[str, str]) -> Clash | None:
@@ -36,3 +38,9 @@ async def knows_parts(reading: Reading, table: str) -> bool:
     """Whether a stage has the column that orders parts; one that the real reSolve opened has none."""
     columns, values = reading.dialect.columns(table)
     return any(name == "part" for name, *_ in await reading.ask(columns, values))
+
+
+def whole_stage(tables: Tables, kind: StageKind, owner: str | None, baseline: str | None) -> Stage:
+    """A new stage that keeps positions. Who makes one of parts drives it, and nobody owns it until a commit does."""
+    own, driver = (new_owner(), owner) if kind == "parts" or owner is None else (owner, None)
+    return Stage(own, kind, tables.stage_of(own), own, now(), baseline, driver)

@@ -90,7 +90,7 @@ class Opened:
         """
         database, self._open = self._open, None
         if database is not None and not database.life.is_inherited:
-            await to_the_end(database.close())
+            await to_the_end(database.life.end())
 
     async def exists(self) -> bool:
         """Whether the store exists. Creates nothing."""

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from eventferry.changing.erased import Erased
-from eventferry.database import Database, NewRowBatch, Owner, Stage
+from eventferry.database import Database, NewRowBatch, Stage
 from eventferry.databases import statements
 from eventferry.errors import (
     EventferryError,
@@ -162,13 +162,13 @@ async def _staged(database: Database, pieces: AsyncIterator[Piece]) -> AsyncIter
         try:
             await leftovers.drop_dead_stages(database, "merge")
             async with owners.writing(database) as writing:
-                stage = await writing.make_stage("merge", owner=owner.id)
+                stage = await writing.make_stage("merge", owner=owner)
             yield stage, await _fill(database, stage, pieces)
         finally:
             await to_the_end(_leave(database, stage, owner))
 
 
-async def _leave(database: Database, stage: Stage | None, owner: Owner) -> None:
+async def _leave(database: Database, stage: Stage | None, owner: str) -> None:
     """Remove the stage. If that fails, the result of the import does not change: a later import removes it."""
     try:
         if stage is not None:
@@ -176,7 +176,7 @@ async def _leave(database: Database, stage: Stage | None, owner: Owner) -> None:
                 async with owners.writing(database, frozen="allow") as writing:
                     await writing.drop_stage(stage)
     finally:
-        await owner.release()
+        await database.release(owner)
 
 
 async def _fill(database: Database, stage: Stage, pieces: AsyncIterator[Piece]) -> int:

@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from eventferry.database import Database, Owner
+from eventferry.database import Database
 from eventferry.errors import EndMarkError, EventferryError, InputError
 from eventferry.importing import parts
 from eventferry.importing.parts import PartReport
@@ -248,7 +248,7 @@ class JobsImport:
         self._url = url
         self._options = options
         self._operation = Operation(operation, database, jobs=options.jobs)
-        self._driver: Owner | None = None
+        self._driver: str | None = None
         self._id = ""
         self.events = 0
         self.bytes = 0
@@ -317,7 +317,7 @@ class JobsImport:
         )
         driver, self._driver = self._driver, None
         if driver is not None:
-            await to_the_end(driver.release())
+            await to_the_end(self._database.release(driver))
         self._operation.end(imported=report.imported)
         return report
 

@@ -16,7 +16,7 @@ import msgspec
 
 from eventferry.changing import erasing
 from eventferry.changing.erased import Erased
-from eventferry.database import Database, Owner, Progress, Reading, Replacing, RowBatch, Stage, Writing
+from eventferry.database import Database, Progress, Reading, Replacing, RowBatch, Stage, Writing
 from eventferry.errors import (
     EventferryError,
     ImportNotFoundError,
@@ -60,9 +60,7 @@ class PartReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     is_repeated: bool
 
 
-async def begin(
-    database: Database, *, replace: bool, driver: Owner | None = None, freeze: bool = False
-) -> str:
+async def begin(database: Database, *, replace: bool, driver: str | None = None, freeze: bool = False) -> str:
     """Open an import in parts; returns its id. With a driver it is void when that dies; `freeze` needs one."""
     await leftovers.drop_dead_stages(database, "parts")
     await commits.make_table(database)
@@ -72,11 +70,11 @@ async def begin(
         await steps.refuse_open(writing, "parts")
         stage = await writing.make_stage(
             "parts",
-            owner=None if driver is None else driver.id,
+            owner=driver,
             baseline=await replacing_import.state(writing),
         )
         if freeze and driver is not None:
-            await owners.freeze(writing, driver.id)
+            await owners.freeze(writing, driver)
     return stage.id
 
 
@@ -254,7 +252,7 @@ async def commit(
     *,
     allow_empty: bool,
     known: Sequence[Erasure] = (),
-    driver: Owner | None = None,
+    driver: str | None = None,
 ) -> ImportReport:
     """Put what was pushed in the place of the events; of an import that is committed already, the report once more.
     `known` was erased from where the events come from."""
@@ -272,7 +270,7 @@ async def commit(
             events = await _commit(database, stage, owner, known, allow_empty=allow_empty)
         finally:
             if driver is None:
-                await to_the_end(owner.release())
+                await to_the_end(database.release(owner))
     if known:
         await erasing.overwrite(database)
     return ImportReport(events)
@@ -302,7 +300,7 @@ async def roll_back(database: Database, import_id: str | None) -> None:
                 await commits.forget(writing, import_id)
                 await writing.drop_stage(stage)
         finally:
-            await to_the_end(owner.release())
+            await to_the_end(database.release(owner))
 
 
 async def _committed(database: Database, import_id: str) -> ImportReport | None:
@@ -311,24 +309,24 @@ async def _committed(database: Database, import_id: str) -> ImportReport | None:
         return await commits.committed(reading, import_id)
 
 
-async def undo(database: Database, driver: Owner) -> None:
+async def undo(database: Database, driver: str) -> None:
     """Remove what a driver has begun, and end it."""
     try:
         async with owners.writing(database, "exclusive", frozen="allow") as writing:
             for stage in await writing.stages("parts"):
-                if stage.driver == driver.id:
+                if stage.driver == driver:
                     await commits.forget(writing, stage.id)
                     await writing.drop_stage(stage)
-            await owners.thaw(writing, driver.id)
+            await owners.thaw(writing, driver)
     finally:
-        await driver.release()
+        await database.release(driver)
 
 
-async def _take(database: Database, import_id: str, owner: Owner, *, to_commit: bool) -> Stage:
+async def _take(database: Database, import_id: str, owner: str, *, to_commit: bool) -> Stage:
     """Take the stage over: from here on no push goes into it. What a driver has begun only that commits."""
     async with owners.writing(database, frozen="allow") as writing:
         stage = await steps.opened(writing, "parts", import_id)
-        if stage.driver not in (None, owner.id):
+        if stage.driver not in (None, owner):
             if await database.is_alive(stage.driver or ""):
                 raise owners.running(stage)
             if to_commit:
@@ -336,13 +334,13 @@ async def _take(database: Database, import_id: str, owner: Owner, *, to_commit: 
                     f"the process that was running the import {import_id} has ended, so not all parts may be there: "
                     "import again"
                 )
-        if stage.owner not in (import_id, owner.id) and await database.is_alive(stage.owner or ""):
+        if stage.owner not in (import_id, owner) and await database.is_alive(stage.owner or ""):
             raise StoreBusyError(f"the import {import_id} is being committed or rolled back")
-        return await writing.adopt_stage(stage, owner.id)
+        return await writing.adopt_stage(stage, owner)
 
 
 async def _commit(
-    database: Database, stage: Stage, owner: Owner, known: Sequence[Erasure], *, allow_empty: bool
+    database: Database, stage: Stage, owner: str, known: Sequence[Erasure], *, allow_empty: bool
 ) -> int:
     """Swap; how many events that brings."""
 

@@ -15,7 +15,6 @@ from eventferry.database import (
     Clash,
     Database,
     ExclusiveWriting,
-    Owner,
     Progress,
     Reading,
     Replacing,
@@ -108,7 +107,7 @@ class Replacement:
         self._freeze = freeze
         self._resume = resume
         self._allow_empty = allow_empty
-        self._owner: Owner | None = None
+        self._owner: str | None = None
         self._stage: Stage | None = None
         self._erased = Erased(())
 
@@ -127,33 +126,33 @@ class Replacement:
                 if stage is None:
                     for other in await writing.stages("replace"):  # begun since just now
                         raise owners.running(other)
-                    stage = await writing.make_stage("replace", owner=owner.id, baseline=await state(writing))
+                    stage = await writing.make_stage("replace", owner=owner, baseline=await state(writing))
                 if self._freeze:
-                    await owners.freeze(writing, owner.id)
+                    await owners.freeze(writing, owner)
         except BaseException as error:
             await to_the_end(self._give_up(owner, error))
             raise
         self._owner, self._stage = owner, stage
         return history
 
-    async def _give_up(self, owner: Owner, error: BaseException) -> None:
+    async def _give_up(self, owner: str, error: BaseException) -> None:
         """Undo what `begin` did before it failed. A commit may have happened even if it was cancelled."""
         try:
             if not isinstance(error, Exception):
                 with contextlib.suppress(EventferryError):
                     async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
                         for stage in await writing.stages("replace"):
-                            if stage.owner == owner.id and not await _history(writing, stage):
+                            if stage.owner == owner and not await _history(writing, stage):
                                 await writing.drop_stage(stage)
-                        await owners.thaw(writing, owner.id)
+                        await owners.thaw(writing, owner)
         finally:
-            await owner.release()
+            await self._database.release(owner)
 
     async def _refuse_full(self, writing: ExclusiveWriting) -> None:
         if not self._replace:
             await refuse_full(writing)
 
-    async def _take_over(self, writing: Writing, owner: Owner) -> tuple[Stage | None, list[Progress]]:
+    async def _take_over(self, writing: Writing, owner: str) -> tuple[Stage | None, list[Progress]]:
         """Adopt the stage of an interrupted import, or remove it."""
         left = next(iter(await writing.stages("replace")), None)
         if left is None:
@@ -162,7 +161,7 @@ class Replacement:
         is_current = _erased_in(left.baseline) in (None, erasures.digest_of(await erasures.load(writing)))
         if self._resume and is_current:
             # How far it came is known when its former owner cannot go on with it any more.
-            adopted = await writing.adopt_stage(left, owner.id)
+            adopted = await writing.adopt_stage(left, owner)
             if history := await _history(writing, adopted):
                 return adopted, history
             left = adopted
@@ -197,7 +196,7 @@ class Replacement:
             )
         await put_in_place(self._database, stage, owner, self._refuse_full, self._swap)
         self._stage = None
-        await to_the_end(owner.release())
+        await to_the_end(self._database.release(owner))
 
     async def _swap(self, replacing: Replacing, stage: Stage) -> None:
         """Put the stage in the events' place."""
@@ -237,7 +236,7 @@ class _Clashing(Exception):  # noqa: N818 -- no error: it rolls the transaction 
 async def put_in_place(
     database: Database,
     stage: Stage,
-    owner: Owner,
+    owner: str,
     refuse: Callable[[Replacing], Coroutine[None, None, None]],
     swap: Callable[[Replacing, Stage], Coroutine[None, None, None]],
 ) -> None:
@@ -245,12 +244,12 @@ async def put_in_place(
     repeated in the transaction in which `swap` does that."""
     async with owners.writing(database, frozen="allow") as writing:
         await writing.make_indexes(stage, "other")
-    async with owners.writing(database, "replacing", owner=owner.id) as replacing:
+    async with owners.writing(database, "replacing", owner=owner) as replacing:
         await refuse(replacing)
         await _refuse_changed(replacing, stage)
         await refuse_foreign_tables(replacing, database.life.name)
         await swap(replacing, stage)
-        await owners.thaw(replacing, owner.id)
+        await owners.thaw(replacing, owner)
 
 
 async def _refuse_changed(replacing: Replacing, stage: Stage) -> None:

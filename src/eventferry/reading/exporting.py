@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import TypeAlias
 
 from eventferry import cursor as vector
-from eventferry.database import EVERYTHING, Database, Filter, Owner, Reading
+from eventferry.database import EVERYTHING, Database, Filter, Reading
 from eventferry.errors import StoreReplacedError, StoreUnreachableError
 from eventferry.lifecycle import aclosing, to_the_end
 from eventferry.lines.held_back import HeldBack
@@ -144,7 +144,7 @@ class Export:
         self._room = buffer_size
         self._limit = limit
         self._only = only
-        self._owner: Owner | None = None
+        self._owner: str | None = None
         self._cut = cut
         self._since = since
         self._until = None if until is None else counters_of(until)
@@ -335,7 +335,7 @@ class Export:
         self._owner = await self._database.own()
         if not await owners.freeze_by_operation(self._database, self._owner):
             owner, self._owner = self._owner, None
-            await to_the_end(owner.release())
+            await to_the_end(self._database.release(owner))
 
     async def _thaw(self) -> None:
         owner, self._owner = self._owner, None

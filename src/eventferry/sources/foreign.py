@@ -72,7 +72,7 @@ class ForeignDatabase(Protocol):
 
     @property
     def life(self) -> Life:
-        """What is under way on it."""
+        """What is under way on it. At its end what it holds open is closed."""
 
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
         """A read-only transaction that sees one state; it leaves nothing open."""
@@ -83,9 +83,6 @@ class ForeignDatabase(Protocol):
 
     def text(self, value: str) -> str:
         """A text in SQL, whatever it holds."""
-
-    async def close(self) -> None:
-        """Close its connections; twice is fine."""
 
 
 class Reader(NamedTuple):

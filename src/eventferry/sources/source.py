@@ -187,7 +187,7 @@ class ForeignSource:
     async def close(self) -> None:
         """End what is under way, and close the connections; twice is fine."""
         if not self.database.life.is_inherited:
-            await to_the_end(self.database.close())
+            await to_the_end(self.database.life.end())
 
     async def __aenter__(self) -> ForeignSource:
         self.database.life.check()

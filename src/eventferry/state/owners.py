@@ -21,7 +21,6 @@ from eventferry.database import (
     ExclusiveWriting,
     Freeze,
     Frozen,
-    Owner,
     Replacing,
     Stage,
     Writing,
@@ -69,8 +68,7 @@ async def writing(
     may be a frozen one too; the freeze of the `owner` who writes is not in its way. `secrets` keeps everybody else
     from changing secrets.
 
-    Raises StoreFrozenError where a user, or an operation that lives, has frozen the store; StoreBusyError;
-    StoreNotFoundError.
+    Raises StoreFrozenError where a user, or an operation that lives, has frozen the store; and as `Database.writing`.
     """
     is_alive: dict[str, bool] = {}
     while True:
@@ -113,12 +111,12 @@ async def thaw(writing: ExclusiveWriting, owner: str) -> None:
         await writing.change_freeze(marker, None)
 
 
-async def freeze_by_operation(database: Database, owner: Owner) -> bool:
+async def freeze_by_operation(database: Database, owner: str) -> bool:
     """Freeze the store for an operation, unless it is frozen already; whether that was done."""
     async with writing(database, "exclusive", frozen="allow") as transaction:
         if await transaction.freeze() is not None:
             return False
-        await freeze(transaction, owner.id)
+        await freeze(transaction, owner)
         return True
 
 
@@ -142,15 +140,15 @@ async def unfreeze_by_user(database: Database) -> None:
             marker = await transaction.freeze()
 
 
-async def leave(database: Database, owner: Owner, *stages: Stage) -> None:
+async def leave(database: Database, owner: str, *stages: Stage) -> None:
     """End an operation: its freeze goes, if it stands, and so do these stages."""
     try:
         async with writing(database, "exclusive", frozen="allow") as transaction:
             for stage in stages:
                 await transaction.drop_stage(stage)
-            await thaw(transaction, owner.id)
+            await thaw(transaction, owner)
     finally:
-        await owner.release()
+        await database.release(owner)
 
 
 async def refuse_living(database: Database, stage: Stage) -> None:

@@ -7,7 +7,7 @@ import time
 import msgspec
 
 from eventferry import cursor as vector
-from eventferry.database import Database, Owner
+from eventferry.database import Database
 from eventferry.errors import AlreadyFrozenError, CutoverError, UsageError
 from eventferry.lifecycle import to_the_end
 from eventferry.operation_log import Operation, counts_of, place_of
@@ -86,7 +86,7 @@ class _Freeze:
     def __init__(self, database: Database, *, stays: bool) -> None:
         self._database = database
         self._stays = stays
-        self._owner: Owner | None = None
+        self._owner: str | None = None
 
     async def __aenter__(self) -> None:
         owner = await self._database.own()
@@ -104,7 +104,7 @@ class _Freeze:
             return
         async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
             marker = await writing.freeze()
-            if marker is None or marker.owner != self._owner.id:
+            if marker is None or marker.owner != self._owner:
                 raise CutoverError(
                     "the freeze of the source was lost: events may have been saved there since"
                 )

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from eventferry import secrets
 from eventferry.database import Database, Writing
-from eventferry.errors import InputError
+from eventferry.errors import InputError, SecretNotErasedError
 from eventferry.lines.event import Row
 from eventferry.lines.payload import decode_payload
 from eventferry.secrets import DELETE_SECRET, SET_SECRET, Secret, SecretsReport
@@ -69,11 +69,9 @@ class SecretChanges:
         """Store rows of the source in the target, as an import of secrets does."""
         return await secrets.store_lines(writing, [(None, row) for row in rows])
 
-    async def stored(self, report: SecretsReport) -> None:
-        """After the commit: leave nothing of deleted secrets in a journal."""
+    def stored(self, report: SecretsReport) -> None:
+        """After the commit."""
         self.brought += report.imported + report.deleted
-        if report.deleted:
-            await secrets.leave_no_copy(self._target)
 
     async def bring_all(self) -> None:
         """Bring over whatever differs, if the table of the source has changed since the last round."""
@@ -112,9 +110,13 @@ class SecretChanges:
         missing = [row for row in rows if row.id not in present or present[row.id] != row.secret]
         if not missing:
             return
-        async with owners.writing(self._target, secrets=True) as writing:
-            report = await self.store(writing, missing)
-        await self.stored(report)
+        try:
+            async with owners.writing(self._target, secrets=True) as writing:
+                report = await self.store(writing, missing)
+        except SecretNotErasedError:
+            self.stored(report)
+            raise
+        self.stored(report)
 
     async def differ(self) -> bool:
         """Whether the two tables hold another number of secrets that are not deleted, or other last ones."""

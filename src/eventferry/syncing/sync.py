@@ -29,6 +29,7 @@ from eventferry.errors import (
     EventferryError,
     InputError,
     ResumeError,
+    SecretNotErasedError,
     StoreBusyError,
     StoreChangedError,
     StoreExistsError,
@@ -404,35 +405,40 @@ class Sync:
     async def _store_rows(self, rows: Sequence[Row], batch: SourceLines, bookmark: str) -> None:
         state = self._its_state
         named = [] if self._secrets is None else await self._secrets.named_in(rows)
-        erased = None
-        async with owners.writing(self._target, "exclusive", secrets=bool(named)) as writing:
-            own = identity_of(await writing.state()).hex()
-            if not state.is_about(own) or not await syncs.is_still(writing, self._key, self._text):
-                raise _MovedError
-            before = self._brought if self._changes is None else None
-            placing = Placing(state, self._key, self._keeps_places, self._ours, before)
-            placed, heads = await placing.place(writing, rows)
-            renumbered = 0 if self._changes is not None else _differing(batch.versions, rows, placed)
-            placed = list(Erased(await erasures.load(writing)).rows(placed))
-            state = msgspec.structs.replace(
-                state,
-                bookmark=bookmark,
-                heads=heads if state.mode == "replica" else None,
-                target=own,
-                events=state.events + len(rows),
-                at=now(),
-            )
-            await writing.append(placed)
-            if named and self._secrets is not None:
-                erased = await self._secrets.store(writing, named)
-            written = await syncs.save(writing, self._key, self._text, state)
+        brought = not_erased = None
+        try:
+            async with owners.writing(self._target, "exclusive", secrets=bool(named)) as writing:
+                own = identity_of(await writing.state()).hex()
+                if not state.is_about(own) or not await syncs.is_still(writing, self._key, self._text):
+                    raise _MovedError
+                before = self._brought if self._changes is None else None
+                placing = Placing(state, self._key, self._keeps_places, self._ours, before)
+                placed, heads = await placing.place(writing, rows)
+                renumbered = 0 if self._changes is not None else _differing(batch.versions, rows, placed)
+                placed = list(Erased(await erasures.load(writing)).rows(placed))
+                state = msgspec.structs.replace(
+                    state,
+                    bookmark=bookmark,
+                    heads=heads if state.mode == "replica" else None,
+                    target=own,
+                    events=state.events + len(rows),
+                    at=now(),
+                )
+                await writing.append(placed)
+                if named and self._secrets is not None:
+                    brought = await self._secrets.store(writing, named)
+                written = await syncs.save(writing, self._key, self._text, state)
+        except SecretNotErasedError as error:  # everything is stored
+            not_erased = error
         self._state, self._text = state, written
         self._events += len(rows)
         self._read += batch.number
         self._renumbered += renumbered
         self._skipped.update(batch.skipped)
-        if erased is not None and self._secrets is not None:
-            await self._secrets.stored(erased)
+        if brought is not None and self._secrets is not None:
+            self._secrets.stored(brought)
+        if not_erased is not None:
+            raise not_erased
 
     def _rows(self, text: bytes) -> list[Row]:
         """The rows of lines, changed. Raises InputError for an event that the target's columns cannot hold."""

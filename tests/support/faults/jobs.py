@@ -110,7 +110,7 @@ def paused_before(at: int, tell: Tell) -> Callable[[], int]:
 
         async def own(self: Any) -> Any:
             owner = await original(self)
-            tell("owns", owner.id)
+            tell("owns", owner)
             return owner
 
         kind.own = own  # type: ignore[attr-defined]

@@ -70,10 +70,6 @@ class MysqlTables:
     def text(self, value: str) -> str:
         return f"CONVERT(X'{value.encode().hex()}' USING utf8mb4)"
 
-    async def close(self) -> None:
-        await self.life.end()
-        await self._pool.close()
-
 
 class MysqlSnapshot:
     """See `Snapshot`."""

@@ -25,6 +25,7 @@ from eventferry.databases.mysql.reading import MysqlReading
 from eventferry.databases.mysql.tables import quoted
 from eventferry.databases.names import (
     EVENT,
+    STAGE_WORDS,
     comment,
     import_marker,
     new_import_id,
@@ -32,7 +33,7 @@ from eventferry.databases.names import (
     refuse_to_lose,
     taken_for_dead,
 )
-from eventferry.databases.statements import first_clash
+from eventferry.databases.statements import first_clash, whole_stage
 from eventferry.databases.thread import threaded
 from eventferry.errors import (
     DatabaseError,
@@ -188,34 +189,23 @@ class MysqlWriting(MysqlReading):
         stage_id = new_import_id(since)
         if kind == "open":
             return self._make_open(stage_id, since)
-        if kind == "parts":
-            return self._make_parts(since, owner, baseline)
-        facts = comment("STAGE", id=stage_id, owner=owner, since=since)
         if kind == "merge":
             table = self.names.merge_stage(stage_id)
-            self._make(kind, table, facts)
+            self._make(kind, table, comment("STAGE", id=stage_id, owner=owner, since=since))
             return Stage(stage_id, kind, table, owner, since)
-        if owner is None:
-            raise AssertionError("an import has an owner")
-        return self._make_whole(Stage(stage_id, kind, "", owner, since, baseline), owner, "progress", facts)
+        return self._make_whole(whole_stage(self.tables, kind, owner, baseline))
 
-    def _make_parts(self, since: int, driver: str | None, baseline: str | None) -> Stage:
-        if self._stages("parts"):
-            raise ImportOpenError("another import in parts was begun meanwhile")
-        own = new_owner()
-        facts = comment("PARTS", id=own, since=since, driver=driver)
-        return self._make_whole(Stage(own, "parts", "", own, since, baseline, driver), own, "ledger", facts)
-
-    def _make_whole(self, stage: Stage, owner: str, steps: str, facts: str) -> Stage:
+    def _make_whole(self, stage: Stage) -> Stage:
         self._refuse_what_would_be_lost()
         self._sweep()
-        table, heads, progress = self.names.import_of(owner)
-        self._make(steps, progress, facts)
+        table, heads, progress = self.names.import_of(stage.id)
+        facts = comment(STAGE_WORDS[stage.kind], id=stage.id, since=stage.since, driver=stage.driver)
+        self._make("ledger" if stage.kind == "parts" else "progress", progress, facts)
         self._make("replace", table, store_comment())
         self._make("threads", heads)
         self.connection.insert(f"INSERT INTO {quoted(heads)} VALUES ", ((thread, 0) for thread in range(256)))
         self.connection.execute(f"INSERT INTO {quoted(progress)}(`baseline`) VALUES (%s)", (stage.baseline,))
-        return replace(stage, table=table)
+        return stage
 
     def _make_open(self, stage_id: str, since: int) -> Stage:
         table = self.tables.open_import
@@ -430,7 +420,8 @@ class MysqlWriting(MysqlReading):
             raise ImportNotFoundError(f"no incremental import with the id {stage.id} is open")
 
     @threaded
-    def change(self, statement: str, values: Sequence[Value] = ()) -> int:
+    def change(self, statement: str, values: Sequence[Value] = (), *, erases: bool = False) -> int:
+        # The server's logs are beyond the reach of a client: docs/mysql.md says what stays in them.
         return self.connection.execute(statement, values)
 
 

@@ -15,7 +15,6 @@ import psycopg
 
 from eventferry.database import First, Frozen, Save, Saved, Traits, WritingKind
 from eventferry.databases.names import EVENT, Tables, comment, fact, not_a_view, refuse_foreign
-from eventferry.databases.owners import LockOwner
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.address import Server, server_at
 from eventferry.databases.postgresql.connection import Connection, Prepared, Rows
@@ -355,7 +354,7 @@ class PostgresDatabase(ServerDatabase[Connection]):
         for event in save.events:
             check_limits(self._limits, event.aggregate_id, event.type, event.payload)
 
-    async def own(self) -> LockOwner:
+    async def own(self) -> str:
         with self.life.running():
             async with self.reading():  # there is a store
                 pass

@@ -91,10 +91,6 @@ class PostgresTables:
     def text(self, value: str) -> str:
         return f"convert_from(decode('{value.encode().hex()}', 'hex'), 'UTF8')"
 
-    async def close(self) -> None:
-        await self.life.end()
-        await self._pool.close()
-
 
 class PostgresSnapshot:
     """See `Snapshot`."""

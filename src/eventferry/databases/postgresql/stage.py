@@ -18,7 +18,6 @@ from eventferry.databases.names import (
     comment,
     import_marker,
     new_import_id,
-    new_owner,
     refuse_to_lose,
     taken_for_dead,
 )
@@ -27,8 +26,8 @@ from eventferry.databases.postgresql.dialect import bound
 from eventferry.databases.postgresql.markers import freeze_comment, stage_comment
 from eventferry.databases.postgresql.reading import PostgresReading
 from eventferry.databases.postgresql.tables import COLUMNS, columns, quoted
-from eventferry.databases.statements import first_clash, knows_parts
-from eventferry.errors import DatabaseError, ImportOpenError, StoreBusyError, StoreNotFoundError
+from eventferry.databases.statements import first_clash, knows_parts, whole_stage
+from eventferry.errors import DatabaseError, ImportOpenError, StoreNotFoundError
 from eventferry.lines.event import NewRowValues, NumberedRow
 from eventferry.lines.payload import JsonText
 from eventferry.reading import order
@@ -93,23 +92,11 @@ class PostgresWriting(PostgresReading):
             )
             return Stage(stage_id, kind, table, owner, since)
         await self.refuse_what_would_be_lost()
-        if kind == "parts":
-            if await self.stages(kind):
-                raise ImportOpenError("another import in parts was begun meanwhile")
-            own = new_owner()
-            stage = Stage(own, kind, self.names.tables.stage_of(own), own, since, baseline, owner)
-            return await self._make_whole(stage, own, "ledger")
-        if owner is None:
-            raise AssertionError("an import has an owner")
-        if await self.stages(kind):
-            raise StoreBusyError("another import into this store began meanwhile")
-        stage = Stage(owner, kind, self.names.tables.stage_of(owner), owner, since, baseline)
-        return await self._make_whole(stage, owner, "progress")
-
-    async def _make_whole(self, stage: Stage, owner: str, steps: str) -> Stage:
+        stage = whole_stage(self.names.tables, kind, owner, baseline)
+        steps = "ledger" if kind == "parts" else "progress"
         await self.execute(
             *ddl.table("replace", self.names.of(stage.table), comment("STORE", id=token_hex(8))),
-            *ddl.table(steps, self.names.progress_of(owner), stage_comment(stage)),
+            *ddl.table(steps, self.names.progress_of(stage.id), stage_comment(stage)),
         )
         return stage
 
@@ -269,7 +256,8 @@ class PostgresWriting(PostgresReading):
                 {"part": part},
             )
 
-    async def change(self, statement: str, values: Sequence[Value] = ()) -> int:
+    async def change(self, statement: str, values: Sequence[Value] = (), *, erases: bool = False) -> int:
+        # The server's logs are beyond the reach of a client: docs/postgresql.md says what stays in them.
         return await self.connection.change(bound(statement, values, self.connection.literal), None)
 
 

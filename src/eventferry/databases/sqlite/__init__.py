@@ -42,6 +42,7 @@ from eventferry.errors import (
     MissingExtraError,
     NotErasedError,
     ReadOnlyStoreError,
+    SecretNotErasedError,
     StoreExistsError,
     StoreFrozenError,
     StoreNotFoundError,
@@ -104,14 +105,17 @@ class SqliteDatabase:
             quoted(name)
         # As reSolve does: a real file, so that a store in memory is no special case of locks and transactions.
         self._private = tempfile.mkdtemp(prefix="eventferry-") if path == ":memory:" else None
-        self._remove = weakref.finalize(self, _remove_folder, self._private, os.getpid())
+        remove = weakref.finalize(self, _remove_folder, self._private, os.getpid())
         self._file = File(os.path.join(self._private, "memory.db") if self._private else path)
         self._tables = tables
         self._busy_timeout = busy_timeout
         self._journal_mode = journal_mode
         self.life = Life(str(self._file))
-        self._readers = Pool(partial(self._connection, "read"), _READERS, self.life)
+        self.life.held.callback(remove)
         self._writers = Pool(partial(self._connection, "rw"), 1, self.life)
+        self._readers = Pool(partial(self._connection, "read"), _READERS, self.life)
+        self._owners: dict[str, FileOwner] = {}
+        self.life.held.callback(self._release_all)
         self._known: KnownStore | None = None
         self._kept: _Kept | None = None
 
@@ -122,12 +126,6 @@ class SqliteDatabase:
             "databaseFile": os.fsencode(str(self._file)).decode(errors="replace")
         }
         return Traits(names | self._tables.resource_names, saves_at_once=1)  # one writer is all there is
-
-    async def close(self) -> None:
-        await self.life.end()
-        await self._readers.close()
-        await self._writers.close()
-        self._remove()
 
     async def _connection(self, mode: Mode) -> Connection:
         return Connection(self._file, mode, self._busy_timeout)
@@ -257,6 +255,13 @@ class SqliteDatabase:
                 await writer.run(partial(self._end, writing, keep=False))
                 raise
             await writer.run(partial(self._end, writing, keep=True))
+            # In WAL mode the old page stands in the log until the log is merged and truncated.
+            if writing.erases and not await writer.run(writer.checkpoint):
+                error, what = (SecretNotErasedError, "the secret") if secrets else (NotErasedError, "it")
+                raise error(
+                    f"{what} is deleted, but a copy stands in {self._file.path.name}-wal until every reader of an "
+                    "older state has ended and somebody writes again"
+                )
 
     async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
         async with self._writers.connection() as writer:
@@ -299,7 +304,7 @@ class SqliteDatabase:
         self._kept = _Kept(writing, Saver(writing), writer.sqlite, version)
         return self._kept
 
-    async def own(self) -> FileOwner:
+    async def own(self) -> str:
         with self.life.running():
             self._file.check(to_write=True)
         try:
@@ -310,19 +315,19 @@ class SqliteDatabase:
                 f"no file can be made beside {self._file}, which this needs for its lock: {error.strerror}"
             ) from None
         end_with_loop(owner)
-        return owner
+        self._owners[owner.id] = owner
+        return owner.id
+
+    async def release(self, owner: str) -> None:
+        if (held := self._owners.pop(owner, None)) is not None:
+            held.release()
+
+    def _release_all(self) -> None:
+        while self._owners:
+            self._owners.popitem()[1].release()
 
     async def is_alive(self, owner: str) -> bool:
         return owners.is_alive(self._file.path, owner)
-
-    async def erase_journal(self) -> None:
-        async with self._writers.connection() as writer:
-            # In WAL mode the old page stands in the log until the log is merged and truncated.
-            if not await writer.run(writer.checkpoint):
-                raise NotErasedError(
-                    f"it is deleted, but a copy stands in {self._file.path.name}-wal until every reader of an older "
-                    "state has ended and somebody writes again"
-                )
 
 
 class _Kept(NamedTuple):

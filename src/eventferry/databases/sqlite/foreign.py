@@ -54,9 +54,6 @@ class SqliteTables:
     def text(self, value: str) -> str:
         return f"CAST(X'{value.encode().hex()}' AS TEXT)"
 
-    async def close(self) -> None:
-        await self.life.end()
-
 
 def _begin(connection: Connection) -> None:
     connection.begin(write=False)

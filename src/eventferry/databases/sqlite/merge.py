@@ -67,6 +67,7 @@ class SqliteExclusiveWriting(SqliteWriting):
         shorter, for which the pages around it are taken to pieces, and leave of what stood there a copy in a gap."""
         self.changed_store = True
         if not rows:
+            self.erases = True
             overwrite_free_pages(self.sqlite, f"{self.tables.erasures}-free")
         place = f"{self._events} SET payload = CAST({{}} AS TEXT) WHERE threadId = ? AND threadCounter = ?"
         blank = f"UPDATE {place.format('zeroblob(length(CAST(payload AS BLOB)))')}"

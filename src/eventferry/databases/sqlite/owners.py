@@ -53,7 +53,8 @@ class FileOwner:
                 raise
             self._end()
 
-    async def release(self) -> None:
+    def release(self) -> None:
+        """Give the lock back; twice is fine."""
         self._end()
 
     def _end(self) -> None:

@@ -11,7 +11,7 @@ from secrets import token_hex
 from typing import Literal
 
 from eventferry.clock import now
-from eventferry.database import Clash, Freeze, Stage, StageBatch, StageKind
+from eventferry.database import PLACED, Clash, Freeze, Stage, StageBatch, StageKind
 from eventferry.databases.dialect import Value
 from eventferry.databases.names import (
     EVENT,
@@ -19,7 +19,6 @@ from eventferry.databases.names import (
     comment,
     frozen_marker,
     import_marker,
-    new_owner,
     refuse_to_lose,
     taken_for_dead,
 )
@@ -27,13 +26,12 @@ from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.dialect import bound
 from eventferry.databases.sqlite.library import code_of
-from eventferry.databases.sqlite.markers import stages
 from eventferry.databases.sqlite.reading import SqliteReading
 from eventferry.databases.sqlite.shape import has_name
 from eventferry.databases.sqlite.tables import quoted
-from eventferry.databases.statements import first_clash
+from eventferry.databases.statements import first_clash, whole_stage
 from eventferry.databases.thread import threaded
-from eventferry.errors import ImportOpenError, StoreBusyError, UnsupportedStoreError
+from eventferry.errors import UnsupportedStoreError
 from eventferry.reading import order
 
 COLUMNS = ", ".join(map(quoted, EVENT))
@@ -57,6 +55,8 @@ class SqliteWriting(SqliteReading):
         # Whether what a save relies on from the save before may be another now.
         self.changed_store = False
         self.dropped_owners: list[str] = []
+        # Whether no journal may hold what was deleted, when the transaction has ended.
+        self.erases = False
         # Kept here, not handed from thread to thread: an open statement passes an interrupt on to those after it,
         # so it must be closed before anything is rolled back.
         self._shared_rows = connection.sqlite.cursor()
@@ -97,22 +97,14 @@ class SqliteWriting(SqliteReading):
 
     @threaded
     def make_stage(self, kind: StageKind, *, owner: str | None = None, baseline: str | None = None) -> Stage:
-        sqlite, tables, since = self.sqlite, self.tables, now()
-        # As reSolve's: letters and digits.
-        stage_id = token_hex(16)
-        if kind == "replace":
-            if owner is None:
-                raise AssertionError("a stage without an owner")
+        sqlite, tables = self.sqlite, self.tables
+        if kind in PLACED:
             self._refuse_what_would_be_lost()
-            if stages(sqlite, tables, "replace"):
-                raise StoreBusyError("another import into this store is running")
-            return self._make_whole(Stage(stage_id, kind, tables.stage_of(owner), owner, since, baseline))
-        if kind == "parts":
-            self._refuse_what_would_be_lost()
-            if stages(sqlite, tables, kind):
-                raise ImportOpenError("another import in parts was begun meanwhile")
-            own = new_owner()
-            return self._make_whole(Stage(own, kind, tables.stage_of(own), own, since, baseline, owner))
+            stage = whole_stage(tables, kind, owner, baseline)
+            sqlite.execute(ddl.definition("events", stage.table, ddl.store_comment()))
+            sqlite.execute(ddl.steps_definition(stage, tables.progress_of(stage.id)))
+            return stage
+        stage_id, since = token_hex(16), now()  # as reSolve's: letters and digits
         if kind == "open":
             self._refuse_neighbour(tables.open_import)
             told = import_marker(stage_id), comment("IMPORT", id=stage_id, since=since)
@@ -121,11 +113,6 @@ class SqliteWriting(SqliteReading):
         table = f"{tables.events}-merge-{stage_id}"
         sqlite.execute(ddl.definition(kind, table))
         return Stage(stage_id, kind, table, owner, since)
-
-    def _make_whole(self, stage: Stage) -> Stage:
-        self.sqlite.execute(ddl.definition("events", stage.table, ddl.store_comment()))
-        self.sqlite.execute(ddl.steps_definition(stage, self.tables.progress_of(stage.owner or "")))
-        return stage
 
     @threaded
     def adopt_stage(self, stage: Stage, owner: str) -> Stage:
@@ -245,5 +232,6 @@ class SqliteWriting(SqliteReading):
         )
 
     @threaded
-    def change(self, statement: str, values: Sequence[Value] = ()) -> int:
+    def change(self, statement: str, values: Sequence[Value] = (), *, erases: bool = False) -> int:
+        self.erases |= erases
         return self.sqlite.change(bound(statement), values)
