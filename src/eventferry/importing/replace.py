@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Coroutine, Sequence
+from typing import NamedTuple
 
 from eventferry import cursor as vector
 from eventferry.changing.erased import Erased
@@ -94,6 +95,13 @@ async def refuse_empty(database: Database) -> None:
             )
 
 
+class _Owner(NamedTuple):
+    """Who imports, and what it has staged."""
+
+    id: str
+    stage: Stage
+
+
 class Replacement:
     """The target of an import with maintenance mode AUTO. Without `replace` the store must hold no events, from the
     beginning to the swap; `freeze` keeps writers out for the duration; `resume` goes on with the stage that an
@@ -107,8 +115,7 @@ class Replacement:
         self._freeze = freeze
         self._resume = resume
         self._allow_empty = allow_empty
-        self._owner: str | None = None
-        self._stage: Stage | None = None
+        self._owner: _Owner | None = None
         self._erased = Erased(())
 
     async def begin(self) -> list[Progress]:
@@ -132,7 +139,7 @@ class Replacement:
         except BaseException as error:
             await to_the_end(self._give_up(owner, error))
             raise
-        self._owner, self._stage = owner, stage
+        self._owner = _Owner(owner, stage)
         return history
 
     async def _give_up(self, owner: str, error: BaseException) -> None:
@@ -170,22 +177,20 @@ class Replacement:
 
     async def limits(self) -> Limits:
         async with self._database.reading() as reading:
-            return await reading.limits(self._its_stage)
+            return await reading.limits(self._its_owner.stage)
 
     batch_bytes = BATCH_BYTES
 
     def intake(self, progress: Callable[[], Progress], done: Callable[[Progress], None]) -> Staging:
         async def put(batch: RowBatch) -> None:
             async with owners.writing(self._database, frozen="allow") as writing:
-                await writing.stage_rows(self._its_stage, batch)
+                await writing.stage_rows(self._its_owner.stage, batch)
             done(batch.progress)
 
         return Staging(put, progress, self.batch_bytes, lambda rows: self._erased.numbered_rows(rows))
 
     async def finish(self, progress: Progress) -> None:
-        stage, owner = self._its_stage, self._owner
-        if owner is None:
-            raise AssertionError("finish before begin")
+        owner, stage = self._its_owner
         if progress.events == 0 and not self._allow_empty:
             await refuse_empty(self._database)
         if clash := await make_unique(self._database, stage):
@@ -195,7 +200,7 @@ class Replacement:
                 field=clash.field,
             )
         await put_in_place(self._database, stage, owner, self._refuse_full, self._swap)
-        self._stage = None
+        self._owner = None
         await to_the_end(self._database.release(owner))
 
     async def _swap(self, replacing: Replacing, stage: Stage) -> None:
@@ -203,17 +208,16 @@ class Replacement:
         await replacing.swap(stage)
 
     async def abort(self, *, keep: bool) -> None:
-        stage, owner = self._stage, self._owner
-        if stage is None or owner is None:
+        if self._owner is None:
             return
-        self._stage = None
+        (owner, stage), self._owner = self._owner, None
         await to_the_end(owners.leave(self._database, owner, *([] if keep else [stage])))
 
     @property
-    def _its_stage(self) -> Stage:
-        if self._stage is None:
+    def _its_owner(self) -> _Owner:
+        if self._owner is None:
             raise AssertionError("the import has not begun, or is over")
-        return self._stage
+        return self._owner
 
 
 _ERASED = " erased "
