@@ -92,20 +92,23 @@ class Reader(NamedTuple):
     """How the rows of a mapping are read from one database.
 
     Attributes:
-        statement: gives the columns of a `SourceRow`, in their order; the rows are `mapped`, and without an order.
+        statement: gives those columns of `OUTPUT` that the SELECT does; the rows are `mapped`, and without an order.
+        columns: these, in their order.
         table: what stands behind FROM in it.
         aggregate: the expression for the aggregate's id in it.
         time: what comes as the time.
-        has_transaction: whether the last column is `transaction`.
-        has_kind: whether the SELECT gives a kind.
     """
 
     statement: str
+    columns: tuple[str, ...]
     table: str
     aggregate: str
     time: TimeKind
-    has_transaction: bool
-    has_kind: bool
+
+    @property
+    def has_transaction(self) -> bool:
+        """Whether the last column is `transaction`."""
+        return "transaction" in self.columns
 
 
 _GOOD: dict[str, tuple[ColumnKind, ...]] = {
@@ -137,13 +140,13 @@ async def reader_of(database: ForeignDatabase, snapshot: Snapshot, select: str, 
                 f"the column {name} of the mapping {mapping} is of the type {column.type}: cast it in the SELECT to "
                 f"{' or '.join(_WORDS[kind] for kind in _GOOD[name] if kind in _WORDS)}"
             )
-    wanted = [name for name in OUTPUT if name != "transaction" or name in found]
-    expressions = [database.expression(name, found[name]) if name in found else "NULL" for name in wanted]
+    columns = tuple(name for name in OUTPUT if name in found)
+    expressions = [database.expression(name, found[name]) for name in columns]
     time: TimeKind = _TIMES.get(found["time"].kind, "any") if "time" in found else "any"
     table = f"({select}\n) AS mapped"
     statement = f"SELECT {', '.join(expressions)} FROM {table}"
-    aggregate = expressions[wanted.index("aggregate")]
-    return Reader(statement, table, aggregate, time, "transaction" in found, "kind" in found)
+    aggregate = expressions[columns.index("aggregate")]
+    return Reader(statement, columns, table, aggregate, time)
 
 
 _WORDS: dict[ColumnKind, str] = {

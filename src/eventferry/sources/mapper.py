@@ -55,6 +55,7 @@ class Mapper:
         drop_metadata: with "data", also metadata that is not empty.
         kept: the kinds of rows that are events; the others are only counted.
         time: what the database gives as the time.
+        columns: what a row has, in the order of `OUTPUT`, position first.
 
     Attributes:
         skipped: how many rows of each kind were left out.
@@ -73,7 +74,9 @@ class Mapper:
         drop_metadata: bool = False,
         kept: Iterable[RowKind] = KEPT,
         time: TimeKind = "any",
+        columns: Sequence[str] = OUTPUT,
     ) -> None:
+        self._columns = [columns.index(name) if name in columns else None for name in _READ]
         self._name = mapping.name
         self._first = mapping.version.first
         self._prefix = mapping.aggregate.prefix
@@ -106,8 +109,7 @@ class Mapper:
     def lines(self, rows: Sequence[Sequence[Any]]) -> list[bytes]:
         """The lines of rows, in thread 0, with counters and versions that continue those of the rows before.
 
-        A row has what the statement of a `Reader` gives. Raises SourceRowError for the first row that does not become
-        an event.
+        Raises SourceRowError for the first row that does not become an event.
         """
         self.made, self.positions, self.versions = [], array("q"), []
         self._texts = {"data": []} if self._is_bare else {"data": [], "metadata": []}
@@ -127,19 +129,20 @@ class Mapper:
         """Make the lines of some rows, a step of all of them at a time. Where a row fails, they are made one by one:
         the step at which that one then fails alone tells the column."""
         self._aggregates.make_room(len(rows))
-        columns = list(zip(*rows, strict=True))
+        found = self._columns_of(rows)
         left_out: Counter[str] = Counter()
         kept = rows
         column = "position"
         try:
-            if set(map(type, columns[0])) != {int} or max(columns[0]) > _MAX_POSITION:
-                raise UndecodableError(f"a position is a whole number, not {shown(columns[0][0])}")
+            positions, *_, kinds = found
+            if set(map(type, positions)) != {int} or max(positions) > _MAX_POSITION:
+                raise UndecodableError(f"a position is a whole number, not {shown(positions[0])}")
             column = "kind"
-            left_out.update(filter(self._is_left_out, columns[_KIND]))
+            left_out.update(filter(self._is_left_out, kinds))
             if left_out:
-                kept = [row for row in rows if row[_KIND] not in left_out]
-                columns = list(zip(*kept, strict=True)) or [()] * len(columns)
-            positions, own_ids, versions, types, times, data, metadata, ids, *_ = columns
+                kept = [row for row, kind in zip(rows, kinds, strict=True) if kind not in left_out]
+                found = self._columns_of(kept)
+            positions, own_ids, versions, types, times, data, metadata, ids, _ = found
             column = "position"
             if any(map(eq, positions, chain([self._last], positions))):
                 raise UndecodableError(
@@ -187,10 +190,16 @@ class Mapper:
         if made:
             self._last = positions[made - 1]
         if trouble is not None:
-            before = rows[: rows.index(kept[made])]
-            self.skipped.update(row[_KIND] for row in before if row[_KIND] in left_out)
+            before = kinds[: rows.index(kept[made])]
+            self.skipped.update(kind for kind in before if kind in left_out)
             raise self._refusal(trouble, positions[made], "version")
         self.skipped.update(left_out)
+
+    def _columns_of(self, rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+        """What rows have of each column that is read."""
+        given = list(zip(*rows, strict=True)) or [()] * len(self._columns)
+        nulls = (None,) * len(rows)
+        return [nulls if column is None else given[column] for column in self._columns]
 
     def _numbered(
         self, aggregates: Iterable[Aggregate], versions: Iterable[Any]
@@ -289,7 +298,7 @@ _EMPTY = frozenset((NULL, b"{}"))
 
 _ROWS = 1000  # of which lines are made at a time, at most
 
-_KIND = OUTPUT.index("kind")
+_READ = OUTPUT[: OUTPUT.index("transaction")]
 
 _BARE = (
     b'{"threadCounter":%d,"threadId":0,"type":%b,"timestamp":%d,"aggregateId":%b,"aggregateVersion":%d,'

@@ -182,6 +182,7 @@ class ForeignSource:
             drop_metadata=self._drop_metadata,
             kept=self.kept,
             time=reader.time,
+            columns=reader.columns,
         )
 
     async def close(self) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from itertools import chain
-from operator import itemgetter
 from typing import Any
 
 import psycopg
@@ -20,7 +18,6 @@ from eventferry.databases.postgresql.connection import Connection
 from eventferry.errors import EventferryError, MappingError, StoreBusyError, StoreUnreachableError
 from eventferry.lifecycle import Life
 from eventferry.sources.foreign import BLOCK_BYTES, BLOCK_ROWS, Column, ColumnKind
-from eventferry.sources.mapping import OUTPUT
 
 _KINDS: dict[str, ColumnKind] = {
     "int2": "whole",
@@ -59,8 +56,8 @@ _EXPRESSIONS: dict[ColumnKind, str] = {
 _CHUNK_ROWS = 3
 """Rows of one result: as many of the largest are held at a time, and more take hardly less time."""
 
-_LONG = itemgetter(*(OUTPUT.index(name) for name in ("aggregate", "type", "data", "metadata", "id", "kind")))
-"""Of a row, what may be long."""
+_LONG = frozenset(psycopg.adapters.types[name].oid for name in ("text", "varchar", "bytea"))
+"""Types of what may be long in a row."""
 
 
 class PostgresTables:
@@ -158,20 +155,26 @@ class PostgresSnapshot:
 def _block(connection: pq.abc.PGconn, transformer: Transformer) -> PQGen[list[tuple[Any, ...]]]:
     """The next rows of a statement: a block of them, where there are so many."""
     block: list[tuple[Any, ...]] = []
+    long: list[int] = []
     size = 0
-    while len(block) < BLOCK_ROWS and size < BLOCK_BYTES:
-        if connection.is_busy():
+    is_busy, get_result, load_rows = connection.is_busy, connection.get_result, transformer.load_rows
+    while len(block) <= BLOCK_ROWS - _CHUNK_ROWS and size < BLOCK_BYTES:
+        if is_busy():
             connection.consume_input()  # costs less than to have the loop tell that something has come
-        is_here = not connection.is_busy()
-        result = connection.get_result() if is_here else (yield from generators.fetch(connection))
+        result = (yield from generators.fetch(connection)) if is_busy() else get_result()
         if result is None:
             break
         if result.status == pq.ExecStatus.FATAL_ERROR:
             yield from generators.fetch_many(connection)
             raise psycopg.errors.error_from_result(result)
+        if not block:
+            long = [column for column in range(result.nfields) if result.ftype(column) in _LONG]
         transformer.set_pgresult(result, set_loaders=not block)
-        rows = transformer.load_rows(0, result.ntuples, tuple)
+        rows = load_rows(0, result.ntuples, tuple)
         block += rows
-        size += sum(map(len, filter(None, chain.from_iterable(map(_LONG, rows)))))
+        for row in rows:
+            for column in long:
+                if value := row[column]:
+                    size += len(value)
     transformer.set_pgresult(None, set_loaders=False)  # else it holds the last rows too
     return block
