@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from itertools import islice
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -74,12 +75,16 @@ class ForeignDatabase(Protocol):
     def life(self) -> Life:
         """What is under way on it."""
 
+    @property
+    def epoch(self) -> datetime:
+        """The moment from which times are counted, at the beginning of a minute."""
+
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
         """A read-only transaction that sees one state; it leaves nothing open."""
 
     def expression(self, name: str, column: Column) -> str:
         """What to select so that a column of `mapped` comes as `Mapper` wants it: whole numbers as int, text as str,
-        JSON as str or bytes, times as microseconds since 1970."""
+        JSON as str or bytes, times as microseconds since the `epoch`."""
 
     def text(self, value: str) -> str:
         """A text in SQL, whatever it holds."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from itertools import chain
-from operator import eq, itemgetter
+from operator import eq
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -18,7 +19,7 @@ from eventferry.lines.spelling import LONE_SURROGATE, lone_surrogate
 from eventferry.sources.aggregates import Aggregate, Aggregates
 from eventferry.sources.decoding import NULL, UndecodableError, decoder, shown
 from eventferry.sources.mapping import KEPT, OUTPUT, ROW_KINDS, Mapping, RowKind
-from eventferry.sources.times import Moment, Times, pointed
+from eventferry.sources.times import EPOCH, Moments, Times, pointed
 
 T = TypeVar("T")
 
@@ -26,8 +27,8 @@ PayloadMode: TypeAlias = Literal["envelope", "data"]
 """What the payload of an event is: data and what else the source knows of it, or data alone."""
 
 TimeKind: TypeAlias = Literal["microseconds", "local microseconds", "any"]
-"""What a database gives as the time: microseconds since 1970; those as if a time without a zone were UTC; or a text or
-a number as it is stored."""
+"""What a database gives as the time: microseconds since an epoch; those as if a time without a zone were UTC;
+or a text or a number as it is stored."""
 
 
 def kept_kinds(
@@ -55,6 +56,7 @@ class Mapper:
         drop_metadata: with "data", also metadata that is not empty.
         kept: the kinds of rows that are events; the others are only counted.
         time: what the database gives as the time.
+        epoch: since when it counts microseconds.
         columns: what a row has, in the order of `OUTPUT`, position first.
 
     Attributes:
@@ -74,6 +76,7 @@ class Mapper:
         drop_metadata: bool = False,
         kept: Iterable[RowKind] = KEPT,
         time: TimeKind = "any",
+        epoch: datetime = EPOCH,
         columns: Sequence[str] = OUTPUT,
     ) -> None:
         self._columns = [columns.index(name) if name in columns else None for name in _READ]
@@ -85,10 +88,10 @@ class Mapper:
         self._kept = frozenset(kept)
         self._data = decoder(mapping.data.decode)
         self._metadata = decoder(mapping.metadata.decode)
-        times = Times(mapping.time)
-        readers: dict[TimeKind, Callable[[Iterable[Any]], list[Moment]]] = {
-            "microseconds": times.of_microseconds,
-            "local microseconds": times.of_local_microseconds,
+        counted, times = Times(mapping.time, epoch), Times(mapping.time)
+        readers: dict[TimeKind, Callable[[Sequence[Any]], Moments]] = {
+            "microseconds": counted.of_microseconds,
+            "local microseconds": counted.of_local_microseconds,
             "any": times.of,
         }
         self._time = readers[time]
@@ -161,7 +164,9 @@ class Mapper:
                     "is not empty, and the bare data leaves it out: say that it may be dropped (--drop-metadata)"
                 )
             column = "time"
-            moments = self._time(times) if None not in times else self._pointed_times(times, texts)
+            milliseconds, moments = (
+                self._time(times) if None not in times else self._pointed_times(times, texts)
+            )
             column = "id"
             names = [NULL if event_id is None else _ENCODE(_text(event_id)) for event_id in ids]
         except (UndecodableError, InputError) as error:
@@ -175,14 +180,14 @@ class Mapper:
         made = len(numbers)
         counters = range(self.events + len(self.made), self.events + len(self.made) + made)
         fields = (
-            counters, shown_types, map(itemgetter(0), moments), [each.shown for each in aggregates], numbers, texts,
+            counters, shown_types, milliseconds, [each.shown for each in aggregates], numbers, texts,
         )  # fmt: skip
         # Of each column as many values are taken as there are counters.
         if self._is_bare:
             self.made += map(_BARE.__mod__, zip(*fields, strict=False))
         else:
             shown_versions = [NULL if version is None else b"%d" % version for version in versions]
-            more = (names, positions, shown_versions, map(itemgetter(1), moments), rests)
+            more = (names, positions, shown_versions, moments, rests)
             self.made += map(_ENVELOPED.__mod__, zip(*fields, *more, strict=False))
             self._texts["metadata"] += rests[:made]
         self._texts["data"] += texts[:made]
@@ -276,12 +281,15 @@ class Mapper:
             raise UndecodableError(f"a kind is one of {', '.join(ROW_KINDS)}, or null, not {shown(kind)}")
         return True
 
-    def _pointed_times(self, times: Iterable[Any], texts: Iterable[bytes]) -> list[Moment]:
+    def _pointed_times(self, times: Iterable[Any], texts: Iterable[bytes]) -> Moments:
         """The times where some are null, and may be in the data."""
-        moments: list[Moment] = []
+        milliseconds: list[int] = []
+        moments: list[bytes] = []
         for time, text in zip(times, texts, strict=True):
-            moments += self._time([time]) if time is not None else self._any_time([self._pointed_time(text)])
-        return moments
+            found = self._time([time]) if time is not None else self._any_time([self._pointed_time(text)])
+            milliseconds += found[0]
+            moments += found[1]
+        return milliseconds, moments
 
     def _pointed_time(self, data: bytes) -> Any:
         if self._pointed is None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import psycopg
 from psycopg import generators, pq
-from psycopg.abc import PQGen, Transformer
+from psycopg.abc import Loader, PQGen, Transformer
+from psycopg.types.numeric import Int8BinaryLoader
 from psycopg.types.string import ByteaBinaryLoader
 
 from eventferry.databases.pool import Pool
@@ -39,18 +41,21 @@ _KINDS: dict[str, ColumnKind] = {
     "timestamp": "local time",
 }
 
-# Beyond these years, and infinite, a time is none that has a name: the mapper refuses what comes instead.
-_MICROSECONDS = """CASE WHEN mapped.time BETWEEN '0001-01-01' AND '9999-12-31 23:59:59.999999'
-  THEN (extract(epoch FROM mapped.time) * 1000000)::bigint
-  WHEN mapped.time IS NOT NULL THEN 9223372036854775807 END"""
-
-# `psycopg` gives varchar as str here, and text as bytes: what is JSON is written as bytes in the end.
+# varchar comes as str here, and text as bytes: what is JSON is written as bytes in the end.
 _EXPRESSIONS: dict[ColumnKind, str] = {
     "whole": "{}::text::bigint",
     "number": "{}::numeric",
     "text": "{}::varchar",
     "bytes": "{}",
     "json": "{}::text",
+    "time": "{}",
+    "local time": "{}",
+}
+
+_LOADERS: dict[str, type[Loader]] = {
+    "text": ByteaBinaryLoader,
+    "timestamptz": Int8BinaryLoader,
+    "timestamp": Int8BinaryLoader,
 }
 
 _CHUNK_ROWS = 3
@@ -64,6 +69,7 @@ class PostgresTables:
     """See `ForeignDatabase`."""
 
     scheme = "postgresql"
+    epoch = datetime(2000, 1, 1, tzinfo=UTC)
 
     def __init__(self, server: Server, *, size: int, busy_timeout: float) -> None:
         self.place = server.place
@@ -78,8 +84,6 @@ class PostgresTables:
             yield PostgresSnapshot(connection, self.place)
 
     def expression(self, name: str, column: Column) -> str:
-        if column.kind in ("time", "local time"):
-            return _MICROSECONDS
         if column.type in ("int2", "int4", "int8") and name not in ("aggregate", "id"):
             return f"mapped.{name}::bigint"
         kind: ColumnKind = "text" if name in ("aggregate", "id") else column.kind
@@ -132,7 +136,8 @@ class PostgresSnapshot:
         # they are sent while others are used.
         connection = self.connection.raw
         async with psycopg.AsyncCursor(connection) as cursor:
-            cursor.adapters.register_loader("text", ByteaBinaryLoader)
+            for name, loader in _LOADERS.items():
+                cursor.adapters.register_loader(name, loader)
             transformer = psycopg.adapt.Transformer(cursor)
         with self.connection.named():
             connection.pgconn.send_query_params(statement.encode(), None, result_format=pq.Format.BINARY)
@@ -149,7 +154,7 @@ class PostgresSnapshot:
                     await connection.close()  # the rest would have to be read before anything else
 
     async def ask(self, statement: str) -> list[tuple[Any, ...]]:
-        return (await self.connection.run(statement, None))[-1]
+        return [row async for block in self.rows(statement) for row in block]
 
 
 def _block(connection: pq.abc.PGconn, transformer: Transformer) -> PQGen[list[tuple[Any, ...]]]:
