@@ -14,9 +14,10 @@ from eventferry.sources.mapper import TimeKind
 from eventferry.sources.mapping import NEEDED, OUTPUT
 
 ColumnKind: TypeAlias = Literal[
-    "whole", "number", "text", "bytes", "json", "time", "local time", "any", "other"
+    "whole", "number", "text", "bytes", "json", "plain json", "time", "local time", "any", "other"
 ]
-"""What a column of a SELECT holds; "any" where that differs from row to row, as in SQLite."""
+"""What a column of a SELECT holds; "any" where that differs from row to row, as in SQLite. "plain json" has no number
+with an exponent."""
 
 BLOCK_ROWS = 1000
 """Rows that are read at a time, at most."""
@@ -102,6 +103,7 @@ class Reader(NamedTuple):
         table: what stands behind FROM in it.
         aggregate: the expression for the aggregate's id in it.
         time: what comes as the time.
+        plain: columns of "plain json".
     """
 
     statement: str
@@ -109,6 +111,7 @@ class Reader(NamedTuple):
     table: str
     aggregate: str
     time: TimeKind
+    plain: tuple[str, ...]
 
     @property
     def has_transaction(self) -> bool:
@@ -122,8 +125,8 @@ _GOOD: dict[str, tuple[ColumnKind, ...]] = {
     "aggregate": ("whole", "text", "any"),
     "type": ("text", "any"),
     "time": ("time", "local time", "text", "number", "whole", "any"),
-    "data": ("json", "text", "bytes", "any"),
-    "metadata": ("json", "text", "bytes", "any"),
+    "data": ("json", "plain json", "text", "bytes", "any"),
+    "metadata": ("json", "plain json", "text", "bytes", "any"),
     "id": ("whole", "text", "any"),
     "kind": ("text", "any"),
     "transaction": ("whole", "any"),
@@ -151,7 +154,8 @@ async def reader_of(database: ForeignDatabase, snapshot: Snapshot, select: str, 
     table = f"({select}\n) AS mapped"
     statement = f"SELECT {', '.join(expressions)} FROM {table}"
     aggregate = expressions[columns.index("aggregate")]
-    return Reader(statement, columns, table, aggregate, time)
+    plain = tuple(name for name in columns if found[name].kind == "plain json")
+    return Reader(statement, columns, table, aggregate, time, plain)
 
 
 _WORDS: dict[ColumnKind, str] = {

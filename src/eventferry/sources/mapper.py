@@ -58,6 +58,7 @@ class Mapper:
         time: what the database gives as the time.
         epoch: since when it counts microseconds.
         columns: what a row has, in the order of `OUTPUT`, position first.
+        plain: of these, which hold JSON that has no number with an exponent.
 
     Attributes:
         skipped: how many rows of each kind were left out.
@@ -78,6 +79,7 @@ class Mapper:
         time: TimeKind = "any",
         epoch: datetime = EPOCH,
         columns: Sequence[str] = OUTPUT,
+        plain: Iterable[str] = (),
     ) -> None:
         self._columns = [columns.index(name) if name in columns else None for name in _READ]
         self._name = mapping.name
@@ -88,6 +90,10 @@ class Mapper:
         self._kept = frozenset(kept)
         self._data = decoder(mapping.data.decode)
         self._metadata = decoder(mapping.metadata.decode)
+        self._may_have_exponents = any(
+            name in columns and (name not in plain or set(decoding.decode) - {"json"})
+            for name, decoding in (("data", mapping.data), ("metadata", mapping.metadata))
+        )
         counted, times = Times(mapping.time, epoch), Times(mapping.time)
         readers: dict[TimeKind, Callable[[Sequence[Any]], Moments]] = {
             "microseconds": counted.of_microseconds,
@@ -237,7 +243,7 @@ class Mapper:
         if (
             _is_utf8(all_texts)
             and (b"\\" not in all_texts or lone_surrogate(all_texts) is None)
-            and not may_have_long_exponent(all_texts)
+            and not (self._may_have_exponents and may_have_long_exponent(all_texts))
             and not any(
                 max(map(len, texts), default=0) > SHALLOW and any(map(may_be_deep, texts))
                 for texts in self._texts.values()

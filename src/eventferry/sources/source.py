@@ -184,6 +184,7 @@ class ForeignSource:
             time=reader.time,
             epoch=self.database.epoch,
             columns=reader.columns,
+            plain=reader.plain,
         )
 
     async def close(self) -> None:

@@ -36,7 +36,7 @@ _KINDS: dict[str, ColumnKind] = {
     "uuid": "text",
     "bytea": "bytes",
     "json": "json",
-    "jsonb": "json",
+    "jsonb": "plain json",
     "timestamptz": "time",
     "timestamp": "local time",
 }
@@ -48,6 +48,7 @@ _EXPRESSIONS: dict[ColumnKind, str] = {
     "text": "{}::varchar",
     "bytes": "{}",
     "json": "{}::text",
+    "plain json": "{}::text",
     "time": "{}",
     "local time": "{}",
 }
