@@ -203,6 +203,28 @@ def fails(value: object) -> None:
     raise KeyError("no key")
 
 
+@pytest.mark.parametrize("column", ["data", "metadata"])
+async def test_an_exponent_that_a_step_makes_of_plain_json_is_refused(
+    own: Rows, tmp_path: Path, column: str
+) -> None:
+    own.make(data="json", meta="json")
+    own.add(meta="{}")
+    steps: dict[str, Any] = {column: Decoding(decode=("tests.sources.test_bad_rows:makes_an_exponent",))}
+    error = await refused(own, tmp_path, own.mapping(**steps))
+    assert (error.position, error.column) == (1, column)
+    assert "exponent" in error.reason
+
+
+def makes_an_exponent(value: object) -> str:
+    return "1e12345678901"
+
+
+async def test_an_exponent_beside_plain_json_is_refused(own: Rows, tmp_path: Path) -> None:
+    own.make(data="json")
+    own.add(meta="1e12345678901")
+    assert (await refused(own, tmp_path)).column == "metadata"
+
+
 async def test_what_only_the_target_refuses_is_told_by_the_row(own: Rows, tmp_path: Path) -> None:
     if "postgresql" not in DATABASES:
         return

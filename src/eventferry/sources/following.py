@@ -111,7 +111,7 @@ class Table:
     @property
     def _kept(self) -> str | None:
         """A condition: rows that are events."""
-        if not self._reader.has_kind:
+        if "kind" not in self._reader.columns:
             return None
         kinds = ", ".join(f"'{kind}'" for kind in sorted(self._source.kept))
         return f"(mapped.kind IS NULL OR mapped.kind IN ({kinds}))"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from itertools import islice
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -13,9 +14,10 @@ from eventferry.sources.mapper import TimeKind
 from eventferry.sources.mapping import NEEDED, OUTPUT
 
 ColumnKind: TypeAlias = Literal[
-    "whole", "number", "text", "bytes", "json", "time", "local time", "any", "other"
+    "whole", "number", "text", "bytes", "json", "plain json", "time", "local time", "any", "other"
 ]
-"""What a column of a SELECT holds; "any" where that differs from row to row, as in SQLite."""
+"""What a column of a SELECT holds; "any" where that differs from row to row, as in SQLite. "plain json" has no number
+with an exponent."""
 
 BLOCK_ROWS = 1000
 """Rows that are read at a time, at most."""
@@ -74,12 +76,16 @@ class ForeignDatabase(Protocol):
     def life(self) -> Life:
         """What is under way on it. At its end what it holds open is closed."""
 
+    @property
+    def epoch(self) -> datetime:
+        """The moment from which times are counted, at the beginning of a minute."""
+
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
         """A read-only transaction that sees one state; it leaves nothing open."""
 
     def expression(self, name: str, column: Column) -> str:
         """What to select so that a column of `mapped` comes as `Mapper` wants it: whole numbers as int, text as str,
-        JSON as str or bytes, times as microseconds since 1970."""
+        JSON as str or bytes, times as microseconds since the `epoch`."""
 
     def text(self, value: str) -> str:
         """A text in SQL, whatever it holds."""
@@ -89,20 +95,25 @@ class Reader(NamedTuple):
     """How the rows of a mapping are read from one database.
 
     Attributes:
-        statement: gives the columns of a `SourceRow`, in their order; the rows are `mapped`, and without an order.
+        statement: gives those columns of `OUTPUT` that the SELECT does; the rows are `mapped`, and without an order.
+        columns: these, in their order.
         table: what stands behind FROM in it.
         aggregate: the expression for the aggregate's id in it.
         time: what comes as the time.
-        has_transaction: whether the last column is `transaction`.
-        has_kind: whether the SELECT gives a kind.
+        plain: columns of "plain json".
     """
 
     statement: str
+    columns: tuple[str, ...]
     table: str
     aggregate: str
     time: TimeKind
-    has_transaction: bool
-    has_kind: bool
+    plain: tuple[str, ...]
+
+    @property
+    def has_transaction(self) -> bool:
+        """Whether the last column is `transaction`."""
+        return "transaction" in self.columns
 
 
 _GOOD: dict[str, tuple[ColumnKind, ...]] = {
@@ -111,8 +122,8 @@ _GOOD: dict[str, tuple[ColumnKind, ...]] = {
     "aggregate": ("whole", "text", "any"),
     "type": ("text", "any"),
     "time": ("time", "local time", "text", "number", "whole", "any"),
-    "data": ("json", "text", "bytes", "any"),
-    "metadata": ("json", "text", "bytes", "any"),
+    "data": ("json", "plain json", "text", "bytes", "any"),
+    "metadata": ("json", "plain json", "text", "bytes", "any"),
     "id": ("whole", "text", "any"),
     "kind": ("text", "any"),
     "transaction": ("whole", "any"),
@@ -134,13 +145,14 @@ async def reader_of(database: ForeignDatabase, snapshot: Snapshot, select: str, 
                 f"the column {name} of the mapping {mapping} is of the type {column.type}: cast it in the SELECT to "
                 f"{' or '.join(_WORDS[kind] for kind in _GOOD[name] if kind in _WORDS)}"
             )
-    wanted = [name for name in OUTPUT if name != "transaction" or name in found]
-    expressions = [database.expression(name, found[name]) if name in found else "NULL" for name in wanted]
+    columns = tuple(name for name in OUTPUT if name in found)
+    expressions = [database.expression(name, found[name]) for name in columns]
     time: TimeKind = _TIMES.get(found["time"].kind, "any") if "time" in found else "any"
     table = f"({select}\n) AS mapped"
     statement = f"SELECT {', '.join(expressions)} FROM {table}"
-    aggregate = expressions[wanted.index("aggregate")]
-    return Reader(statement, table, aggregate, time, "transaction" in found, "kind" in found)
+    aggregate = expressions[columns.index("aggregate")]
+    plain = tuple(name for name in columns if found[name].kind == "plain json")
+    return Reader(statement, columns, table, aggregate, time, plain)
 
 
 _WORDS: dict[ColumnKind, str] = {

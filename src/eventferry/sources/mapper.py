@@ -5,8 +5,9 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from itertools import chain
-from operator import eq, itemgetter
+from operator import eq
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -18,7 +19,7 @@ from eventferry.lines.spelling import LONE_SURROGATE, lone_surrogate
 from eventferry.sources.aggregates import Aggregate, Aggregates
 from eventferry.sources.decoding import NULL, UndecodableError, decoder, shown
 from eventferry.sources.mapping import KEPT, OUTPUT, ROW_KINDS, Mapping, RowKind
-from eventferry.sources.times import Moment, Times, pointed
+from eventferry.sources.times import EPOCH, Moments, Times, pointed
 
 T = TypeVar("T")
 
@@ -26,8 +27,8 @@ PayloadMode: TypeAlias = Literal["envelope", "data"]
 """What the payload of an event is: data and what else the source knows of it, or data alone."""
 
 TimeKind: TypeAlias = Literal["microseconds", "local microseconds", "any"]
-"""What a database gives as the time: microseconds since 1970; those as if a time without a zone were UTC; or a text or
-a number as it is stored."""
+"""What a database gives as the time: microseconds since an epoch; those as if a time without a zone were UTC;
+or a text or a number as it is stored."""
 
 
 def kept_kinds(
@@ -55,6 +56,9 @@ class Mapper:
         drop_metadata: with "data", also metadata that is not empty.
         kept: the kinds of rows that are events; the others are only counted.
         time: what the database gives as the time.
+        epoch: since when it counts microseconds.
+        columns: what a row has, in the order of `OUTPUT`, position first.
+        plain: of these, which hold JSON that has no number with an exponent.
 
     Attributes:
         skipped: how many rows of each kind were left out.
@@ -73,7 +77,11 @@ class Mapper:
         drop_metadata: bool = False,
         kept: Iterable[RowKind] = KEPT,
         time: TimeKind = "any",
+        epoch: datetime = EPOCH,
+        columns: Sequence[str] = OUTPUT,
+        plain: Iterable[str] = (),
     ) -> None:
+        self._columns = [columns.index(name) if name in columns else None for name in _READ]
         self._name = mapping.name
         self._first = mapping.version.first
         self._prefix = mapping.aggregate.prefix
@@ -82,10 +90,14 @@ class Mapper:
         self._kept = frozenset(kept)
         self._data = decoder(mapping.data.decode)
         self._metadata = decoder(mapping.metadata.decode)
-        times = Times(mapping.time)
-        readers: dict[TimeKind, Callable[[Iterable[Any]], list[Moment]]] = {
-            "microseconds": times.of_microseconds,
-            "local microseconds": times.of_local_microseconds,
+        self._may_have_exponents = any(
+            name in columns and (name not in plain or set(decoding.decode) - {"json"})
+            for name, decoding in (("data", mapping.data), ("metadata", mapping.metadata))
+        )
+        counted, times = Times(mapping.time, epoch), Times(mapping.time)
+        readers: dict[TimeKind, Callable[[Sequence[Any]], Moments]] = {
+            "microseconds": counted.of_microseconds,
+            "local microseconds": counted.of_local_microseconds,
             "any": times.of,
         }
         self._time = readers[time]
@@ -106,8 +118,7 @@ class Mapper:
     def lines(self, rows: Sequence[Sequence[Any]]) -> list[bytes]:
         """The lines of rows, in thread 0, with counters and versions that continue those of the rows before.
 
-        A row has what the statement of a `Reader` gives. Raises SourceRowError for the first row that does not become
-        an event.
+        Raises SourceRowError for the first row that does not become an event.
         """
         self.made, self.positions, self.versions = [], array("q"), []
         self._texts = {"data": []} if self._is_bare else {"data": [], "metadata": []}
@@ -127,19 +138,20 @@ class Mapper:
         """Make the lines of some rows, a step of all of them at a time. Where a row fails, they are made one by one:
         the step at which that one then fails alone tells the column."""
         self._aggregates.make_room(len(rows))
-        columns = list(zip(*rows, strict=True))
+        found = self._columns_of(rows)
         left_out: Counter[str] = Counter()
         kept = rows
         column = "position"
         try:
-            if set(map(type, columns[0])) != {int} or max(columns[0]) > _MAX_POSITION:
-                raise UndecodableError(f"a position is a whole number, not {shown(columns[0][0])}")
+            positions, *_, kinds = found
+            if set(map(type, positions)) != {int} or max(positions) > _MAX_POSITION:
+                raise UndecodableError(f"a position is a whole number, not {shown(positions[0])}")
             column = "kind"
-            left_out.update(filter(self._is_left_out, columns[_KIND]))
+            left_out.update(filter(self._is_left_out, kinds))
             if left_out:
-                kept = [row for row in rows if row[_KIND] not in left_out]
-                columns = list(zip(*kept, strict=True)) or [()] * len(columns)
-            positions, own_ids, versions, types, times, data, metadata, ids, *_ = columns
+                kept = [row for row, kind in zip(rows, kinds, strict=True) if kind not in left_out]
+                found = self._columns_of(kept)
+            positions, own_ids, versions, types, times, data, metadata, ids, _ = found
             column = "position"
             if any(map(eq, positions, chain([self._last], positions))):
                 raise UndecodableError(
@@ -158,7 +170,9 @@ class Mapper:
                     "is not empty, and the bare data leaves it out: say that it may be dropped (--drop-metadata)"
                 )
             column = "time"
-            moments = self._time(times) if None not in times else self._pointed_times(times, texts)
+            milliseconds, moments = (
+                self._time(times) if None not in times else self._pointed_times(times, texts)
+            )
             column = "id"
             names = [NULL if event_id is None else _ENCODE(_text(event_id)) for event_id in ids]
         except (UndecodableError, InputError) as error:
@@ -172,14 +186,14 @@ class Mapper:
         made = len(numbers)
         counters = range(self.events + len(self.made), self.events + len(self.made) + made)
         fields = (
-            counters, shown_types, map(itemgetter(0), moments), [each.shown for each in aggregates], numbers, texts,
+            counters, shown_types, milliseconds, [each.shown for each in aggregates], numbers, texts,
         )  # fmt: skip
         # Of each column as many values are taken as there are counters.
         if self._is_bare:
             self.made += map(_BARE.__mod__, zip(*fields, strict=False))
         else:
             shown_versions = [NULL if version is None else b"%d" % version for version in versions]
-            more = (names, positions, shown_versions, map(itemgetter(1), moments), rests)
+            more = (names, positions, shown_versions, moments, rests)
             self.made += map(_ENVELOPED.__mod__, zip(*fields, *more, strict=False))
             self._texts["metadata"] += rests[:made]
         self._texts["data"] += texts[:made]
@@ -187,10 +201,16 @@ class Mapper:
         if made:
             self._last = positions[made - 1]
         if trouble is not None:
-            before = rows[: rows.index(kept[made])]
-            self.skipped.update(row[_KIND] for row in before if row[_KIND] in left_out)
+            before = kinds[: rows.index(kept[made])]
+            self.skipped.update(kind for kind in before if kind in left_out)
             raise self._refusal(trouble, positions[made], "version")
         self.skipped.update(left_out)
+
+    def _columns_of(self, rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+        """What rows have of each column that is read."""
+        given = list(zip(*rows, strict=True)) or [()] * len(self._columns)
+        nulls = (None,) * len(rows)
+        return [nulls if column is None else given[column] for column in self._columns]
 
     def _numbered(
         self, aggregates: Iterable[Aggregate], versions: Iterable[Any]
@@ -223,7 +243,7 @@ class Mapper:
         if (
             _is_utf8(all_texts)
             and (b"\\" not in all_texts or lone_surrogate(all_texts) is None)
-            and not may_have_long_exponent(all_texts)
+            and not (self._may_have_exponents and may_have_long_exponent(all_texts))
             and not any(
                 max(map(len, texts), default=0) > SHALLOW and any(map(may_be_deep, texts))
                 for texts in self._texts.values()
@@ -267,12 +287,15 @@ class Mapper:
             raise UndecodableError(f"a kind is one of {', '.join(ROW_KINDS)}, or null, not {shown(kind)}")
         return True
 
-    def _pointed_times(self, times: Iterable[Any], texts: Iterable[bytes]) -> list[Moment]:
+    def _pointed_times(self, times: Iterable[Any], texts: Iterable[bytes]) -> Moments:
         """The times where some are null, and may be in the data."""
-        moments: list[Moment] = []
+        milliseconds: list[int] = []
+        moments: list[bytes] = []
         for time, text in zip(times, texts, strict=True):
-            moments += self._time([time]) if time is not None else self._any_time([self._pointed_time(text)])
-        return moments
+            found = self._time([time]) if time is not None else self._any_time([self._pointed_time(text)])
+            milliseconds += found[0]
+            moments += found[1]
+        return milliseconds, moments
 
     def _pointed_time(self, data: bytes) -> Any:
         if self._pointed is None:
@@ -289,7 +312,7 @@ _EMPTY = frozenset((NULL, b"{}"))
 
 _ROWS = 1000  # of which lines are made at a time, at most
 
-_KIND = OUTPUT.index("kind")
+_READ = OUTPUT[: OUTPUT.index("transaction")]
 
 _BARE = (
     b'{"threadCounter":%d,"threadId":0,"type":%b,"timestamp":%d,"aggregateId":%b,"aggregateVersion":%d,'

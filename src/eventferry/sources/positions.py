@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 from eventferry.errors import SourceRowError, UsageError
 from eventferry.sources.foreign import Reader
-from eventferry.sources.mapping import OUTPUT
 
 PREFIX = "es1."
 
@@ -26,8 +25,6 @@ WITNESSES = 3
 
 DIGEST_BYTES = 8
 
-_POSITION = OUTPUT.index("position")
-_TRANSACTION = OUTPUT.index("transaction")
 
 _PLACE = struct.Struct(">qq")
 _CHECKSUM_BYTES = 4
@@ -136,9 +133,9 @@ class Order:
 
     def place(self, row: Sequence[Any]) -> Place:
         """The place of a row. Raises SourceRowError."""
-        position = row[_POSITION]
+        position = row[0]
         if type(position) is not int:
             raise SourceRowError(
                 "a position is a whole number", source=self._mapping, position=None, column="position"
             )
-        return Place(row[_TRANSACTION] if self._has_transaction else 0, position)
+        return Place(row[-1] if self._has_transaction else 0, position)

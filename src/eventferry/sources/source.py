@@ -182,6 +182,9 @@ class ForeignSource:
             drop_metadata=self._drop_metadata,
             kept=self.kept,
             time=reader.time,
+            epoch=self.database.epoch,
+            columns=reader.columns,
+            plain=reader.plain,
         )
 
     async def close(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeAlias
@@ -13,10 +13,10 @@ from zoneinfo import ZoneInfo
 from eventferry.sources.decoding import UndecodableError
 from eventferry.sources.mapping import Time
 
-Moment: TypeAlias = tuple[int, bytes]
-"""Milliseconds since 1970, rounded down, and the full text."""
+Moments: TypeAlias = tuple[list[int], list[bytes]]
+"""Of some times: milliseconds since 1970, rounded down; and the full texts."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MINUTES_KNOWN = 100_000
 _FRACTION = re.compile(r".{10}[^+-]*?[.,]([0-9]+)", re.DOTALL)
 """Of a second, in a time of ISO 8601; not that of a zone."""
@@ -24,33 +24,34 @@ _FAR = 10**20  # in any unit further from 1970 than any year that has a name
 
 
 class Times:
-    """Reads the times of one mapping."""
+    """Reads the times of one mapping. `epoch` is since when a database counts, at the beginning of a minute."""
 
-    def __init__(self, mapping: Time) -> None:
+    def __init__(self, mapping: Time, epoch: datetime = EPOCH) -> None:
+        self._epoch = epoch
         self._zone = None if mapping.zone is None else ZoneInfo(mapping.zone)
         self._nanoseconds = mapping.nanoseconds
         self._minutes: dict[int, bytes] = {}
 
-    def of_microseconds(self, values: Iterable[int]) -> list[Moment]:
-        """Times with a zone, as the database gives them: microseconds since 1970."""
-        moments, known = [], self._minutes
+    def of_microseconds(self, values: Sequence[int]) -> Moments:
+        """Times with a zone, as the database gives them: microseconds since the epoch."""
+        texts, known = [], self._minutes
         for value in values:
             minute, rest = divmod(value, 60_000_000)
             second, rest = divmod(rest, 1_000_000)
-            text = known.get(minute) or self._new_minute(minute)
-            moments.append((value // 1000, b"%b%02d.%06dZ" % (text, second, rest)))
-        return moments
+            texts.append(b"%b%02d.%06dZ" % (known.get(minute) or self._new_minute(minute), second, rest))
+        start = _milliseconds(self._epoch)
+        return [start + value // 1000 for value in values], texts
 
     def _new_minute(self, minute: int) -> bytes:
         if len(self._minutes) >= _MINUTES_KNOWN:
             self._minutes.clear()
         try:
-            text = self._minutes[minute] = (_EPOCH + timedelta(minutes=minute)).isoformat()[:17].encode()
+            text = self._minutes[minute] = (self._epoch + timedelta(minutes=minute)).isoformat()[:17].encode()
         except OverflowError:
             raise UndecodableError(_NO_YEAR) from None
         return text
 
-    def of_local_microseconds(self, values: Iterable[int]) -> list[Moment]:
+    def of_local_microseconds(self, values: Sequence[int]) -> Moments:
         """Times without a zone, as the database gives them: as if they were UTC. The mapping says their zone."""
         if self._zone is None:
             raise UndecodableError(_NO_ZONE)
@@ -58,19 +59,19 @@ class Times:
             return self.of_microseconds(values)
         try:
             moments = [
-                (_EPOCH + timedelta(microseconds=value)).replace(tzinfo=self._zone) for value in values
+                (self._epoch + timedelta(microseconds=value)).replace(tzinfo=self._zone) for value in values
             ]
         except OverflowError:
             raise UndecodableError(_NO_YEAR) from None
-        return [
-            (_milliseconds(moment), moment.isoformat(timespec="microseconds").encode()) for moment in moments
-        ]
+        texts = [moment.isoformat(timespec="microseconds").encode() for moment in moments]
+        return list(map(_milliseconds, moments)), texts
 
-    def of(self, values: Iterable[Any]) -> list[Moment]:
+    def of(self, values: Sequence[Any]) -> Moments:
         """Numbers or texts."""
-        return list(map(self._of, values))
+        moments = list(map(self._of, values))
+        return [milliseconds for milliseconds, _ in moments], [text for _, text in moments]
 
-    def _of(self, value: Any) -> Moment:
+    def _of(self, value: Any) -> tuple[int, bytes]:
         if isinstance(value, bytes):
             value = value.decode(errors="replace")
         if isinstance(value, str):
@@ -79,7 +80,7 @@ class Times:
             return self._of_number(value)
         raise UndecodableError(f"a time is a text or a number, not {type(value).__name__}")
 
-    def _of_number(self, value: int | float | Decimal) -> Moment:
+    def _of_number(self, value: int | float | Decimal) -> tuple[int, bytes]:
         if self._nanoseconds is None:
             raise UndecodableError("the time is a number, and the mapping does not say its unit (time.unit)")
         exact = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
@@ -89,11 +90,11 @@ class Times:
             raise UndecodableError(_NO_YEAR)
         nanoseconds = math.floor(exact * self._nanoseconds)
         second, rest = divmod(nanoseconds, 10**9)
-        [(_, text)] = self.of_microseconds([second * 10**6])
+        _, [text] = self.of_microseconds([second * 10**6])
         digits = 9 if rest % 1000 else 6
         return nanoseconds // 10**6, b"%b.%bZ" % (text[:19], (b"%09d" % rest)[:digits])
 
-    def _of_text(self, value: str) -> Moment:
+    def _of_text(self, value: str) -> tuple[int, bytes]:
         text = value.strip()
         try:
             moment = datetime.fromisoformat(text)
@@ -107,7 +108,7 @@ class Times:
 
 
 def _milliseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
+    return (moment - EPOCH) // timedelta(milliseconds=1)
 
 
 def _full(moment: datetime, text: str) -> str:

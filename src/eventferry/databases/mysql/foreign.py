@@ -14,6 +14,7 @@ from eventferry.databases.pool import Pool
 from eventferry.errors import EventferryError, MappingError, StoreBusyError, StoreUnreachableError
 from eventferry.lifecycle import Life, to_the_end
 from eventferry.sources.foreign import Column, ColumnKind, block_of
+from eventferry.sources.times import EPOCH
 
 _BINARY = 63  # the number of the character set of what is no text
 
@@ -43,6 +44,7 @@ class MysqlTables:
     """See `ForeignDatabase`."""
 
     scheme = "mysql"
+    epoch = EPOCH
 
     def __init__(self, access: Access, size: int) -> None:
         self.place = access.place

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
-from itertools import chain
-from operator import itemgetter
 from typing import Any
 
 import psycopg
 from psycopg import generators, pq
-from psycopg.abc import PQGen, Transformer
+from psycopg.abc import Loader, PQGen, Transformer
+from psycopg.types.numeric import Int8BinaryLoader
 from psycopg.types.string import ByteaBinaryLoader
 
 from eventferry.databases.pool import Pool
@@ -20,7 +20,6 @@ from eventferry.databases.postgresql.connection import Connection
 from eventferry.errors import EventferryError, MappingError, StoreBusyError, StoreUnreachableError
 from eventferry.lifecycle import Life
 from eventferry.sources.foreign import BLOCK_BYTES, BLOCK_ROWS, Column, ColumnKind
-from eventferry.sources.mapping import OUTPUT
 
 _KINDS: dict[str, ColumnKind] = {
     "int2": "whole",
@@ -37,36 +36,41 @@ _KINDS: dict[str, ColumnKind] = {
     "uuid": "text",
     "bytea": "bytes",
     "json": "json",
-    "jsonb": "json",
+    "jsonb": "plain json",
     "timestamptz": "time",
     "timestamp": "local time",
 }
 
-# Beyond these years, and infinite, a time is none that has a name: the mapper refuses what comes instead.
-_MICROSECONDS = """CASE WHEN mapped.time BETWEEN '0001-01-01' AND '9999-12-31 23:59:59.999999'
-  THEN (extract(epoch FROM mapped.time) * 1000000)::bigint
-  WHEN mapped.time IS NOT NULL THEN 9223372036854775807 END"""
-
-# `psycopg` gives varchar as str here, and text as bytes: what is JSON is written as bytes in the end.
+# varchar comes as str here, and text as bytes: what is JSON is written as bytes in the end.
 _EXPRESSIONS: dict[ColumnKind, str] = {
     "whole": "{}::text::bigint",
     "number": "{}::numeric",
     "text": "{}::varchar",
     "bytes": "{}",
     "json": "{}::text",
+    "plain json": "{}::text",
+    "time": "{}",
+    "local time": "{}",
+}
+
+_LOADERS: dict[str, type[Loader]] = {
+    "text": ByteaBinaryLoader,
+    "timestamptz": Int8BinaryLoader,
+    "timestamp": Int8BinaryLoader,
 }
 
 _CHUNK_ROWS = 3
 """Rows of one result: as many of the largest are held at a time, and more take hardly less time."""
 
-_LONG = itemgetter(*(OUTPUT.index(name) for name in ("aggregate", "type", "data", "metadata", "id", "kind")))
-"""Of a row, what may be long."""
+_LONG = frozenset(psycopg.adapters.types[name].oid for name in ("text", "varchar", "bytea"))
+"""Types of what may be long in a row."""
 
 
 class PostgresTables:
     """See `ForeignDatabase`."""
 
     scheme = "postgresql"
+    epoch = datetime(2000, 1, 1, tzinfo=UTC)
 
     def __init__(self, server: Server, *, size: int, busy_timeout: float) -> None:
         self.place = server.place
@@ -81,8 +85,6 @@ class PostgresTables:
             yield PostgresSnapshot(connection, self.place)
 
     def expression(self, name: str, column: Column) -> str:
-        if column.kind in ("time", "local time"):
-            return _MICROSECONDS
         if column.type in ("int2", "int4", "int8") and name not in ("aggregate", "id"):
             return f"mapped.{name}::bigint"
         kind: ColumnKind = "text" if name in ("aggregate", "id") else column.kind
@@ -131,7 +133,8 @@ class PostgresSnapshot:
         # they are sent while others are used.
         connection = self.connection.raw
         async with psycopg.AsyncCursor(connection) as cursor:
-            cursor.adapters.register_loader("text", ByteaBinaryLoader)
+            for name, loader in _LOADERS.items():
+                cursor.adapters.register_loader(name, loader)
             transformer = psycopg.adapt.Transformer(cursor)
         with self.connection.named():
             connection.pgconn.send_query_params(statement.encode(), None, result_format=pq.Format.BINARY)
@@ -148,26 +151,32 @@ class PostgresSnapshot:
                     await connection.close()  # the rest would have to be read before anything else
 
     async def ask(self, statement: str) -> list[tuple[Any, ...]]:
-        return (await self.connection.run(statement, None))[-1]
+        return [row async for block in self.rows(statement) for row in block]
 
 
 def _block(connection: pq.abc.PGconn, transformer: Transformer) -> PQGen[list[tuple[Any, ...]]]:
     """The next rows of a statement: a block of them, where there are so many."""
     block: list[tuple[Any, ...]] = []
+    long: list[int] = []
     size = 0
-    while len(block) < BLOCK_ROWS and size < BLOCK_BYTES:
-        if connection.is_busy():
+    is_busy, get_result, load_rows = connection.is_busy, connection.get_result, transformer.load_rows
+    while len(block) <= BLOCK_ROWS - _CHUNK_ROWS and size < BLOCK_BYTES:
+        if is_busy():
             connection.consume_input()  # costs less than to have the loop tell that something has come
-        is_here = not connection.is_busy()
-        result = connection.get_result() if is_here else (yield from generators.fetch(connection))
+        result = (yield from generators.fetch(connection)) if is_busy() else get_result()
         if result is None:
             break
         if result.status == pq.ExecStatus.FATAL_ERROR:
             yield from generators.fetch_many(connection)
             raise psycopg.errors.error_from_result(result)
+        if not block:
+            long = [column for column in range(result.nfields) if result.ftype(column) in _LONG]
         transformer.set_pgresult(result, set_loaders=not block)
-        rows = transformer.load_rows(0, result.ntuples, tuple)
+        rows = load_rows(0, result.ntuples, tuple)
         block += rows
-        size += sum(map(len, filter(None, chain.from_iterable(map(_LONG, rows)))))
+        for row in rows:
+            for column in long:
+                if value := row[column]:
+                    size += len(value)
     transformer.set_pgresult(None, set_loaders=False)  # else it holds the last rows too
     return block

@@ -15,6 +15,7 @@ from eventferry.databases.sqlite.library import code_of
 from eventferry.errors import DatabaseError, EventferryError, MappingError, StoreNotFoundError
 from eventferry.lifecycle import Life, to_the_end
 from eventferry.sources.foreign import Column, block_of
+from eventferry.sources.times import EPOCH
 
 _ALLOWED = frozenset(
     (
@@ -31,6 +32,7 @@ class SqliteTables:
     """See `ForeignDatabase`. Each snapshot has a connection of its own: an open cursor needs it."""
 
     scheme = "sqlite"
+    epoch = EPOCH
 
     def __init__(self, path: str, *, busy_timeout: float) -> None:
         self._file = File(path)
