@@ -168,8 +168,8 @@ class ConcurrentError(EventferryError):
     Attributes:
         aggregate_id: the aggregate.
         aggregate_version: the version; of an append, that which its first event would have had.
-        last_version: of an append, the aggregate's last version, 0 if it has no events; None of a save, which does not
-            look for it.
+        last_version: of an append, the aggregate's last version, 0 if it has no events; of a save, the last version if
+            that is higher than the event's, else None.
     """
 
     def __init__(self, aggregate_id: str, aggregate_version: int, last_version: int | None = None) -> None:
@@ -185,7 +185,7 @@ class ConcurrentError(EventferryError):
 
 
 class VersionGapError(EventferryError):
-    """A save with `allow_gaps=False` would have left a gap in the versions of its aggregate. Nothing was stored.
+    """A save without `allow_gaps` would have left a gap in the versions of its aggregate. Nothing was stored.
 
     Attributes:
         aggregate_id: the aggregate.

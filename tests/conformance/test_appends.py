@@ -22,6 +22,7 @@ from eventferry import (
     EventStore,
     IdempotencyKeyError,
     InputError,
+    SavedEvent,
     StoreFrozenError,
     StoreNotFoundError,
     UnsupportedStoreError,
@@ -179,7 +180,8 @@ async def test_an_append_that_expects_another_version_hears_what_is_there(opened
 async def test_an_append_goes_on_behind_a_gap_and_not_before_it(opened: Opened) -> None:
     async with opened() as store:
         for version in (1, 2, 7):  # as reSolve lets it
-            await store.save_event({"type": "T", "aggregateId": "a", "aggregateVersion": version})
+            event = {"type": "T", "aggregateId": "a", "aggregateVersion": version}
+            await store.save_event(event, allow_gaps=True)
         for expected in (2, 3, 6):
             with pytest.raises(ConcurrentError) as refused:
                 await store.append_events("a", events_of("T", "T"), expected_version=expected)
@@ -238,20 +240,41 @@ async def test_of_many_who_expect_the_same_version_one_is_stored(opened: Opened)
         check_store(await all_pages(store, 7))
 
 
-async def test_a_save_that_must_leave_no_gap_has_the_next_version(opened: Opened) -> None:
+async def test_a_save_that_would_leave_a_gap_is_refused_unless_gaps_are_allowed(opened: Opened) -> None:
     def event(version: int) -> dict[str, Any]:
         return {"type": "T", "aggregateId": "a", "aggregateVersion": version}
 
     async with opened() as store:
         with pytest.raises(VersionGapError) as refused:
-            await store.save_event(event(2), allow_gaps=False)
+            await store.save_event(event(2))
         assert (refused.value.last_version, refused.value.aggregate_version) == (0, 2)
-        saved = await store.save_event(event(1) | {"payload": [1.0]}, allow_gaps=False)
+        saved = await store.save_event(event(1) | {"payload": [1.0]})
         assert (saved.event.aggregate_version, saved.event.payload) == (1, [1.0])
-        with pytest.raises(ConcurrentError):
-            await store.save_event(event(1), allow_gaps=False)
-        await store.save_event(event(5))  # as reSolve lets it
-        assert len(await all_pages(store, 5)) == 2
+        with pytest.raises(ConcurrentError, match="already has an event with version 1"):
+            await store.save_event(event(1))
+        await store.save_event(event(5), allow_gaps=True)  # as reSolve lets it
+        with pytest.raises(ConcurrentError) as late:
+            await store.save_event(event(3))
+        assert late.value.last_version == 5
+        await store.save_event(event(3), allow_gaps=True)
+        await store.save_event(event(6))
+        assert [each.aggregate_version for each in await all_pages(store, 5)] == [1, 5, 3, 6]
+
+
+async def test_saves_of_one_aggregate_that_are_made_at_once_leave_no_gap(opened: Opened) -> None:
+    def event(version: int) -> dict[str, Any]:
+        return {"type": "T", "aggregateId": "a", "aggregateVersion": version}
+
+    async with opened() as store, opened() as other:
+        await asyncio.gather(*(store.save_event(event(version)) for version in range(1, 51)))
+        found = await asyncio.gather(
+            *(each.save_event(event(version)) for version in range(51, 91) for each in (store, other)),
+            return_exceptions=True,
+        )
+        assert {type(each) for each in found} <= {SavedEvent, ConcurrentError, VersionGapError}
+        versions = [each.aggregate_version for each in await all_pages(store, 100)]
+        assert versions == list(range(1, len(versions) + 1))
+        assert len(versions) == 50 + sum(isinstance(each, SavedEvent) for each in found)
 
 
 # idempotency keys
@@ -477,7 +500,7 @@ async def test_any_interleaving_gives_dense_versions_in_an_order_that_every_read
             event = {"type": "S", "aggregateId": aggregate, "timestamp": timestamp}
             try:
                 next_version = version[0].aggregate_version + 1 if version else 1
-                await store.save_event(event | {"aggregateVersion": next_version}, allow_gaps=False)
+                await store.save_event(event | {"aggregateVersion": next_version})
             except ConcurrentError:
                 pass
 
@@ -585,7 +608,8 @@ async def test_clients_whose_processes_are_killed_leave_no_half_append_and_no_ga
 async def test_an_aggregate_is_loaded_in_the_order_of_its_versions(opened: Opened) -> None:
     async with opened() as store:
         for version in (5, 2, 9):
-            await store.save_event({"type": "T", "aggregateId": "a", "aggregateVersion": version})
+            event = {"type": "T", "aggregateId": "a", "aggregateVersion": version}
+            await store.save_event(event, allow_gaps=True)
         await store.append_events("b", events_of("T"))
         await store.append_events("a", events_of("T", "T"))
         whole = await store.load_aggregate("a")

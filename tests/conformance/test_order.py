@@ -434,7 +434,7 @@ async def test_pages_of_one_aggregate_bring_what_is_saved_and_replaced_meanwhile
             cursor = page.cursor
             if version < 50:
                 await store.save_event({"type": "T", "aggregateId": "one", "aggregateVersion": version})
-                await store.save_event({"type": "T", "aggregateId": "two", "aggregateVersion": version})
+                await store.save_event({"type": "T", "aggregateId": "two", "aggregateVersion": version - 40})
                 version += 1
         assert [event.aggregate_version for event in found] == list(range(1, 50))
         await store.save_event({"type": "T", "aggregateId": "one", "aggregateVersion": 50})

@@ -156,6 +156,16 @@ async def test_a_save_answers_with_the_stored_event_and_its_cursor(tmp_path: Pat
         assert {key: told["event"][key] for key in event} == event
 
 
+async def test_a_save_that_would_leave_a_gap_is_refused_unless_the_query_allows_gaps(tmp_path: Path) -> None:
+    async with service(tmp_path) as (client, store):
+        event = {"type": "T", "aggregateId": "a", "aggregateVersion": 3}
+        response = await client.post("/events", json=event)
+        assert response.status_code == 409
+        assert "the next version is 1" in problem_of(response)["detail"]
+        assert (await store.describe()).event_count == 0
+        assert (await client.post("/events?allowGaps=true", json=event)).status_code == 201
+
+
 async def test_a_bookmark_is_made_of_the_cursor_of_a_save_or_of_an_append(tmp_path: Path) -> None:
     async with service(tmp_path, 300) as (client, store):
         event = {"type": "T", "aggregateId": "a", "aggregateVersion": 1}

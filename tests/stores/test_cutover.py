@@ -56,7 +56,7 @@ class Application:
                 name, version = f"user-{number % 7}", number // 7 + 1
                 event = {"type": "SAVED", "aggregateId": name, "aggregateVersion": version, "payload": number}
                 try:
-                    await store.save_event(event, allow_gaps=False)
+                    await store.save_event(event)
                 except StoreFrozenError:
                     if (await store.describe()).frozen_by == "user":
                         await store.close()

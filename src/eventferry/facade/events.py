@@ -36,27 +36,28 @@ class Events(Opened):
     """What an application does with a store."""
 
     @told("save-event", logging.DEBUG)
-    async def save_event(self, event: EventInput, *, allow_gaps: bool = True) -> SavedEvent:
+    async def save_event(self, event: EventInput, *, allow_gaps: bool = False) -> SavedEvent:
         """Store one event durably. Concurrent calls share transactions.
 
         Args:
             event: with type, aggregateId and aggregateVersion; timestamp and payload are optional. The stored timestamp
                 is the given one or now, whichever is higher.
-            allow_gaps: whether the version may be any that is free, as in reSolve. False, which is recommended, refuses
-                one that is not the aggregate's next.
+            allow_gaps: whether the version may be any that is free, as in reSolve. If not, it must be the aggregate's
+                next one: 1 for its first event, then one more than its last version.
 
         Raises:
-            ConcurrentError: the aggregate already has an event with this version. Any other version is accepted.
-            VersionGapError: with `allow_gaps=False`, the version is not the aggregate's next one.
+            ConcurrentError: the aggregate already has an event with this version, or with a higher one, unless
+                `allow_gaps`.
+            VersionGapError: the version would leave a gap, and not `allow_gaps`.
             InputError: the event is not valid.
             StoreFrozenError, StoreBusyError, StoreNotFoundError: as their names say.
         """
-        return await self._saving.save_event(event, None if allow_gaps else self._appending.save_next)
+        return await self._saving.save_event(event, allow_gaps=allow_gaps)
 
     @told("save-event", logging.DEBUG)
-    async def _save_row(self, row: NewRow, version: int) -> SavedEvent:
+    async def _save_row(self, row: NewRow, version: int, *, allow_gaps: bool) -> SavedEvent:
         """The same for the service, which reads events as rows."""
-        return await self._saving.save_row(row, version)
+        return await self._saving.save_row(row, version, allow_gaps=allow_gaps)
 
     @told("append-events", logging.DEBUG)
     async def append_events(

@@ -50,6 +50,10 @@ class _BookmarkQuery(Query):
     cursor: Cursor | None = None
 
 
+class _SaveQuery(Query):
+    allow_gaps: bool = False
+
+
 class KindsQuery(Query):
     """Which events are meant, whenever they happened."""
 
@@ -180,13 +184,13 @@ async def bookmark_handler(call: Call[_BookmarkQuery]) -> BookmarkAnswer:
 
 @route("POST", "/events", "write", refuses=(409, 423), body=_EVENT)
 @answers("The event as stored, and the cursor after it.", SavedAnswer, status=201)
-async def save_handler(call: Call[Query]) -> SavedAnswer:
-    """Save one event."""
+async def save_handler(call: Call[_SaveQuery]) -> SavedAnswer:
+    """Save one event. Its version must be the aggregate's next one, or with allowGaps any that is free."""
     text = (await call.text()).removeprefix(codecs.BOM_UTF8)
     if not text.strip():
         raise InputError("the body is empty")
     row, version = _saved_row(text) if len(text) < LARGE else await asyncio.to_thread(_saved_row, text)
-    saved = await call.store._save_row(row, version)
+    saved = await call.store._save_row(row, version, allow_gaps=call.query.allow_gaps)
     call.came_in(1)
     return SavedAnswer(saved.event, saved.cursor)
 

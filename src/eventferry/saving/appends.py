@@ -40,7 +40,6 @@ from eventferry.errors import (
     StoreUnreachableError,
     UnsupportedStoreError,
     UsageError,
-    VersionGapError,
 )
 from eventferry.lines.converting import appended_row
 from eventferry.lines.decoder import LineDecoder
@@ -48,7 +47,7 @@ from eventferry.lines.event import Event, EventInput, NewRow, Row
 from eventferry.lines.limits import MAX_SAFE_INTEGER, Limits, check_limits, full_thread, last_version
 from eventferry.reading.arguments import text
 from eventferry.reading.questions import identity_of
-from eventferry.results import Append, Appended, ExpectedVersion, SavedEvent
+from eventferry.results import Append, Appended, ExpectedVersion
 from eventferry.saving.groups import MOST_BYTES, Groups
 from eventferry.saving.saves import Saving
 from eventferry.state import append_keys
@@ -199,17 +198,6 @@ class Appends:
             self._seen[aggregate_id] = version
         while len(self._seen) > _MOST_SEEN:
             del self._seen[next(iter(self._seen))]
-
-    async def save_next(self, row: NewRow, version: int) -> SavedEvent:
-        """Store an event that must have the next version of its aggregate."""
-        try:
-            appended = await self.append_portions([Portion(row.aggregate_id, [row], version - 1)])
-        except ConcurrentError as error:
-            last = error.last_version
-            if last is not None and last < version:
-                raise VersionGapError(row.aggregate_id, version, last) from None
-            raise
-        return SavedEvent(appended.events[0], appended.heads)
 
     # a group
 

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from eventferry.clock import now
 from eventferry.database import Database, OvertakenError, Save, Saved
-from eventferry.errors import StoreFrozenError
+from eventferry.errors import ConcurrentError, StoreFrozenError, VersionGapError
 from eventferry.lines.converting import versioned_row
 from eventferry.lines.event import Event, EventInput, NewRow
 from eventferry.lines.payload import is_large
+from eventferry.reading.questions import last_versions
 from eventferry.results import SavedEvent
 from eventferry.saving.groups import Groups
 from eventferry.state.owners import writing
-
-SaveRow: TypeAlias = Callable[[NewRow, int], Awaitable[SavedEvent]]
 
 
 class Saving:
@@ -35,15 +33,23 @@ class Saving:
         )
         self._checking = asyncio.Lock()
 
-    async def save_event(self, event: EventInput, save_row: SaveRow | None = None) -> SavedEvent:
-        """Check an event and store it, by `save_row` or another function like it."""
+    async def save_event(self, event: EventInput, *, allow_gaps: bool) -> SavedEvent:
+        """Check an event and store it."""
         row, version = await self._checked(event)
-        return await (save_row or self.save_row)(row, version)
+        return await self.save_row(row, version, allow_gaps=allow_gaps)
 
-    async def save_row(self, row: NewRow, version: int) -> SavedEvent:
+    async def save_row(self, row: NewRow, version: int, *, allow_gaps: bool) -> SavedEvent:
         """Store an event that is a row."""
         row = NewRow(max(now(), row.timestamp), row.aggregate_id, row.type, row.payload)
-        saved = await self._groups.add(Save([row], version, is_next=False))
+        save = Save([row], version, is_next=not allow_gaps)
+        try:
+            saved = await self._groups.add(save)
+        except ConcurrentError:
+            if allow_gaps:
+                raise
+            await self._refuse(row.aggregate_id, version)
+            # Somebody has stored the version before it in the meantime.
+            saved = await self._groups.add(save)
         stored = Event(
             thread_counter=saved.thread_counter,
             thread_id=saved.thread_id,
@@ -59,6 +65,17 @@ class Saving:
         """Store events, which share their final timestamp, as the next ones of their aggregate, of which the first has
         this version. Raises ConcurrentError where that is not the next, and what else a save may raise."""
         return await self._groups.add(Save(rows, version, is_next=True))
+
+    async def _refuse(self, aggregate_id: str, version: int) -> None:
+        """Raises what is wrong with a version that was not the next. Does nothing if it is the next by now."""
+        async with self._database.reading() as reading:
+            last = (await last_versions(reading, [aggregate_id])).get(aggregate_id, 0)
+        if last == version:
+            raise ConcurrentError(aggregate_id, version)
+        if last > version:
+            raise ConcurrentError(aggregate_id, version, last)
+        if last < version - 1:
+            raise VersionGapError(aggregate_id, version, last)
 
     async def _checked(self, event: EventInput) -> tuple[NewRow, int]:
         """The row and the version of an event. A large event is checked in a worker thread, so as not to block the
