@@ -20,6 +20,7 @@ from tests.support import (
     make_event,
     one_aggregate,
     pages_beside_a_writer,
+    refused,
 )
 from tests.support.mysql import Database
 
@@ -68,6 +69,9 @@ async def test_what_concerns_few_events_reads_few(database: Database) -> None:
             "the latest event": lambda: store.get_latest_event(),
             "the latest event of an aggregate": lambda: store.get_latest_event(aggregate_ids=["a7"]),
             "a save": lambda: store.save_event({"type": "T", "aggregateId": "a7", "aggregateVersion": 11}),
+            "a save that would leave a gap": lambda: refused(
+                store.save_event({"type": "T", "aggregateId": "a7", "aggregateVersion": 10**6})
+            ),
             "a secret": lambda: store.set_secret("id", "secret"),
             "an incremental import of known events": lambda: store.incremental_import(
                 [EVENTS[i] for i in range(COUNT // 2, COUNT // 2 + 50)]

@@ -28,7 +28,7 @@ from tests.support.foreign.own import mapping, own_table
 from tests.support.mysql import Database
 from tests.support.servers import PASSWORD
 
-SAVED = {"type": "T", "aggregateId": "aggregate-1", "aggregateVersion": 1000}
+SAVED = {"type": "T", "aggregateId": "saved", "aggregateVersion": 1}
 
 
 def make_reader(database: Database) -> str:

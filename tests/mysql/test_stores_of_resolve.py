@@ -33,7 +33,7 @@ from tests.support import (
 from tests.support.mysql import RESOLVE_FREEZE, RESOLVE_OPEN_IMPORT, Database
 from tests.support.repositories import chain_in
 
-SAVED = {"type": "T", "aggregateId": "aggregate-1", "aggregateVersion": 1000}
+SAVED = {"type": "T", "aggregateId": "saved", "aggregateVersion": 1}
 
 
 async def test_a_store_of_resolve_is_read_as_it_is_and_nothing_in_it_changes(database: Database) -> None:
@@ -154,7 +154,7 @@ async def test_an_aggregate_that_its_column_takes_for_another_is_refused_by_name
     database.make_resolve_store(30)
     async with open_store(database.url) as store:
         with pytest.raises(InputError, match="utf8mb4_unicode_ci") as refused:
-            await store.save_event(SAVED | {"aggregateId": other, "aggregateVersion": 1})
+            await store.save_event(SAVED | {"aggregateId": other})
         assert refused.value.field == "aggregateId"
         assert "'aggregate-1'" in refused.value.reason
         with pytest.raises(InputError, match="utf8mb4_unicode_ci"):
@@ -167,7 +167,7 @@ async def test_an_aggregate_that_its_column_takes_for_another_is_refused_by_name
             )
         assert await exported(store) == make_lines(30)
         # As long as the versions differ there is nothing to refuse.
-        await store.save_event(SAVED | {"aggregateId": other})
+        await store.save_event(SAVED | {"aggregateId": other, "aggregateVersion": 1000}, allow_gaps=True)
         assert [event.aggregate_id for event in await all_pages(store, 50, aggregate_ids=[other])] == [other]
         assert len(await all_pages(store, 50, aggregate_ids=["aggregate-1"])) == 3
 

@@ -22,6 +22,7 @@ from tests.support import (
     make_lines,
     one_aggregate,
     pages_beside_a_writer,
+    refused,
 )
 from tests.support.postgresql import SAVED, Own, at, make_resolve_store, make_store, rows
 
@@ -158,7 +159,15 @@ async def test_no_page_save_or_incremental_import_walks_over_all_events(
             "a save": (lambda: store.save_event(SAVED), 600),
             "a save behind others": (
                 lambda: store.save_event(
-                    {"type": "T", "aggregateId": "aggregate-1", "aggregateVersion": COUNT}
+                    {"type": "T", "aggregateId": "aggregate-1", "aggregateVersion": COUNT}, allow_gaps=True
+                ),
+                600,
+            ),
+            "a save that would leave a gap": (
+                lambda: refused(
+                    store.save_event(
+                        {"type": "T", "aggregateId": "aggregate-1", "aggregateVersion": 2 * COUNT}
+                    )
                 ),
                 600,
             ),

@@ -30,6 +30,7 @@ from tests.support import (
     make_lines,
     one_aggregate,
     pages_beside_a_writer,
+    refused,
 )
 from tests.support.sqlite import (
     SAVED,
@@ -130,7 +131,10 @@ async def test_no_page_save_or_incremental_import_walks_over_all_events(
             "an export": lambda: exported(store, cursor=halfway),
             "a save": lambda: store.save_event(SAVED),
             "a save behind others": lambda: store.save_event(
-                {"type": "T", "aggregateId": "aggregate-1", "aggregateVersion": 1000}
+                {"type": "T", "aggregateId": "aggregate-1", "aggregateVersion": 1000}, allow_gaps=True
+            ),
+            "a save that would leave a gap": lambda: refused(
+                store.save_event({"type": "T", "aggregateId": "aggregate-1", "aggregateVersion": 2000})
             ),
             "an incremental import": lambda: store.incremental_import(
                 [

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
 
-from eventferry import Event, EventStore, StreamReport, open_store
+import pytest
+
+from eventferry import Event, EventferryError, EventStore, StreamReport, open_store
 
 NewUrl: TypeAlias = Callable[[], str]
 """Gives the URL of a fresh place for a store, where none has been made yet."""
@@ -31,6 +33,12 @@ async def open_new(new_url: NewUrl, **options: Any) -> AsyncIterator[EventStore]
     async with open_store(new_url(), **options) as store:
         await store.init()
         yield store
+
+
+async def refused(call: Awaitable[object]) -> None:
+    """Wait for a call that must be refused."""
+    with pytest.raises(EventferryError):
+        await call
 
 
 def make_event(i: int, **changes: Any) -> dict[str, Any]:

@@ -8,12 +8,8 @@ from collections.abc import Iterable, Sequence
 from eventferry import cursor as vector
 from eventferry.database import EVERYTHING, Key, Reading, Selection, State
 from eventferry.errors import CursorAheadError
-from eventferry.state.small_tables import text_of
 
 EVERY_THREAD = range(vector.THREADS)
-
-_IDS = 500
-"""Aggregates of one question."""
 
 IDENTITY_BYTES = 8
 
@@ -69,18 +65,13 @@ def identity_of(state: State) -> bytes:
     return hashlib.blake2b(state.identity.encode(), digest_size=IDENTITY_BYTES).digest()
 
 
-async def last_versions(reading: Reading, ids: Iterable[str], where: str = "") -> dict[str, int]:
-    """The last version of each of these aggregates that a store has; `where` is a further condition."""
+async def last_version(reading: Reading, aggregate_id: str) -> int:
+    """The last version of an aggregate; 0 if it has no events."""
     dialect = reading.dialect
-    named, version = dialect.column("aggregateId"), dialect.column("aggregateVersion")
-    last: dict[str, int] = {}
-    ordered = sorted(set(ids))
-    for start in range(0, len(ordered), _IDS):
-        some = dialect.among("aggregateId", ordered[start : start + _IDS])
-        rows = await reading.ask(
-            f"""SELECT {named}, max({version}) FROM {dialect.table(dialect.tables.events)}
-            WHERE {some.text}{where} GROUP BY {named}""",
-            some.values,
-        )
-        last |= {text_of(found): int(highest) for found, highest in rows}
-    return last
+    version, its = dialect.column("aggregateVersion"), dialect.among("aggregateId", [aggregate_id])
+    found = await reading.ask(
+        f"""SELECT {version} FROM {dialect.table(dialect.tables.events)}
+        WHERE {its.text} ORDER BY {version} DESC LIMIT 1""",
+        its.values,
+    )
+    return int(found[0][0]) if found else 0

@@ -14,7 +14,7 @@ from eventferry.errors import ConcurrentError, StoreFrozenError, VersionGapError
 from eventferry.lines.converting import versioned_row
 from eventferry.lines.event import Event, EventInput, NewRow
 from eventferry.lines.payload import is_large
-from eventferry.reading.questions import last_versions
+from eventferry.reading.questions import last_version
 from eventferry.results import SavedEvent
 from eventferry.saving.groups import Groups
 from eventferry.state.owners import writing
@@ -69,13 +69,13 @@ class Saving:
     async def _refuse(self, aggregate_id: str, version: int) -> None:
         """Raises what is wrong with a version that was not the next. Does nothing if it is the next by now."""
         async with self._database.reading() as reading:
-            last = (await last_versions(reading, [aggregate_id])).get(aggregate_id, 0)
+            last = await last_version(reading, aggregate_id)
         if last == version:
-            raise ConcurrentError(aggregate_id, version)
+            raise ConcurrentError(aggregate_id, version) from None
         if last > version:
-            raise ConcurrentError(aggregate_id, version, last)
+            raise ConcurrentError(aggregate_id, version, last) from None
         if last < version - 1:
-            raise VersionGapError(aggregate_id, version, last)
+            raise VersionGapError(aggregate_id, version, last) from None
 
     async def _checked(self, event: EventInput) -> tuple[NewRow, int]:
         """The row and the version of an event. A large event is checked in a worker thread, so as not to block the

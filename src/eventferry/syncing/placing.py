@@ -12,11 +12,15 @@ from eventferry.errors import AggregateConflictError, TargetChangedError
 from eventferry.lines.event import Row
 from eventferry.lines.limits import MAX_SAFE_INTEGER, check_limits, full_thread, last_version
 from eventferry.reading.order import thread_of
-from eventferry.reading.questions import last_versions
+from eventferry.state.small_tables import text_of
 from eventferry.state.syncs import SyncState
 
 _KNOWN = 200_000
 """Aggregates that are remembered at most."""
+
+_IDS = 500
+"""Aggregates of one question."""
+
 
 Before: TypeAlias = Callable[[Sequence[str]], Awaitable[dict[str, int]]]
 """The highest version of each of these aggregates among what was brought over before, as the source has it."""
@@ -63,7 +67,7 @@ class Placing:
                     "the target is a replica, and somebody else has stored events in it: nothing was changed. Make the "
                     "replica anew in an empty store, or merge into a store that has events of its own"
                 )
-            last = {} if self._keeps else await last_versions(writing, {row.aggregate_id for row in rows})
+            last = {} if self._keeps else await _last_versions(writing, {row.aggregate_id for row in rows})
             placed = list(rows) if self._keeps else await self._behind(writing, rows, heads, 0, last)
         else:
             placed = await self._merged(writing, rows, heads)
@@ -79,7 +83,7 @@ class Placing:
         All events of one source go to one thread, so that their order is that of the source whatever their timestamps
         are: in a thread the order is that of the counters.
         """
-        last = await last_versions(writing, {self._prefix + row.aggregate_id for row in rows})
+        last = await _last_versions(writing, {self._prefix + row.aggregate_id for row in rows})
         if self._policy != "renumber" and self._before is not None:
             await self._refuse_shared(self._before, rows, last)
         placed = await self._behind(writing, rows, heads, thread_of(self._key), last)
@@ -141,9 +145,26 @@ class Placing:
                 raise AggregateConflictError(self._prefix + name)
 
 
+async def _last_versions(reading: Reading, ids: set[str], where: str = "") -> dict[str, int]:
+    """The last version of each of these aggregates that a store has."""
+    dialect = reading.dialect
+    named, version = dialect.column("aggregateId"), dialect.column("aggregateVersion")
+    last: dict[str, int] = {}
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), _IDS):
+        some = dialect.among("aggregateId", ordered[start : start + _IDS])
+        rows = await reading.ask(
+            f"""SELECT {named}, max({version}) FROM {dialect.table(dialect.tables.events)}
+            WHERE {some.text}{where} GROUP BY {named}""",
+            some.values,
+        )
+        last |= {text_of(found): int(highest) for found, highest in rows}
+    return last
+
+
 async def versions_before(reading: Reading, ids: Sequence[str], unread: Sequence[int]) -> dict[str, int]:
     """The last version of each of these aggregates that was read from a source."""
     dialect = reading.dialect
     cases = " ".join(f"WHEN {thread} THEN {counter}" for thread, counter in enumerate(unread))
     read = f" AND {dialect.column('threadCounter')} < CASE {dialect.column('threadId')} {cases} END"
-    return await last_versions(reading, ids, read)
+    return await _last_versions(reading, set(ids), read)
