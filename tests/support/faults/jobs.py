@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import pwd
 import signal
@@ -72,7 +73,11 @@ def run(
     try:
         asyncio.run(JOBS[name](tell, *arguments))
         if sent is not None:
-            tell("sent", sent())
+            tell("sent", len(sent))
+            tell(
+                "differ",
+                [number for number, text in enumerate(sent, 1) if number == 1 or text != sent[number - 2]],
+            )
     except KeyboardInterrupt:
         tell("ended", "interrupted", None)
     except BaseException as error:
@@ -84,23 +89,20 @@ def run(
         tell("ended", "well", None)
 
 
-def paused_before(at: int, tell: Tell) -> Callable[[], int]:
+def paused_before(at: int, tell: Tell) -> list[object]:
     """Stop this process before the statement of that number, on whatever connection, and tell the ids of its owners;
-    returns what tells how many statements there were."""
-    count = 0
-
-    def about_to_send() -> None:
-        nonlocal count
-        count += 1
-        if count == at:
-            tell("paused", count)
-            os.kill(os.getpid(), signal.SIGSTOP)
+    returns what is sent, without values where they go apart."""
+    sent: list[object] = []
+    numbers = itertools.count(1)
 
     def counted(kind: type, name: str) -> None:
         original = getattr(kind, name)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            about_to_send()
+            sent.append(args[1] if kind is library._Python else object())
+            if next(numbers) == at:
+                tell("paused", at)
+                os.kill(os.getpid(), signal.SIGSTOP)
             return original(*args, **kwargs)
 
         setattr(kind, name, call)
@@ -121,7 +123,7 @@ def paused_before(at: int, tell: Tell) -> Callable[[], int]:
     counted(_Raw, "wait")
     for database in (sqlite.SqliteDatabase, postgresql.PostgresDatabase, mysql.MysqlDatabase):
         owning(database)
-    return lambda: count
+    return sent
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
