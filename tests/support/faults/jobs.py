@@ -27,6 +27,7 @@ from eventferry import (
     pipeline,
 )
 from eventferry.databases import mysql, postgresql, sqlite
+from eventferry.databases.mysql.connection import Connection as MysqlConnection
 from eventferry.databases.mysql.wire import Wire
 from eventferry.databases.postgresql.connection import _Raw
 from eventferry.databases.sqlite import library
@@ -117,12 +118,23 @@ def paused_before(at: int, tell: Tell) -> list[object]:
 
         kind.own = own  # type: ignore[attr-defined]
 
+    def locking() -> None:
+        """A drop has an owner too on MySQL, whose lock is taken with its transaction's connection."""
+        original = MysqlConnection.lock
+
+        def lock(self: MysqlConnection, name: str, seconds: float) -> bool:
+            tell("owns", name.removeprefix("eventferry-"))
+            return original(self, name, seconds)
+
+        MysqlConnection.lock = lock  # type: ignore[method-assign]
+
     for name in ("execute", "executemany"):
         counted(library._Python, name)
     counted(Wire, "_execute_command")
     counted(_Raw, "wait")
-    for database in (sqlite.SqliteDatabase, postgresql.PostgresDatabase, mysql.MysqlDatabase):
+    for database in (sqlite.SqliteDatabase, postgresql.PostgresDatabase):
         owning(database)
+    locking()
     return sent
 
 

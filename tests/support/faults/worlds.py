@@ -110,7 +110,7 @@ class World:
         raise NotImplementedError
 
     def cut(self, url: str) -> bool:
-        """Break off all connections to the store; whether there is any."""
+        """Take the store away from whoever has it open: break off all connections to it; whether there is any."""
         return False
 
     def without_order(self, url: str) -> None:
@@ -178,6 +178,13 @@ class SqliteWorld(World):
 
     def remove(self, url: str) -> None:
         shutil.rmtree(_file(url).parent)
+
+    def cut(self, url: str) -> bool:
+        """Whoever has the file open has one without a name."""
+        found = list(_file(url).parent.glob(f"{_file(url).name}*"))
+        for path in found:
+            path.unlink()
+        return bool(found)
 
     def names(self, url: str) -> set[str]:
         with closing(sqlite3.connect(_file(url))) as connection:
