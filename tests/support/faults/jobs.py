@@ -9,10 +9,11 @@ import pwd
 import signal
 import threading
 import traceback
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
+from unittest.mock import patch
 
 from eventferry import (
     AUTO,
@@ -22,10 +23,12 @@ from eventferry import (
     Mapping,
     Rule,
     Rules,
+    cutover,
     open_source,
     open_store,
     pipeline,
 )
+from eventferry.database import Reading
 from eventferry.databases import mysql, postgresql, sqlite
 from eventferry.databases.mysql.connection import Connection as MysqlConnection
 from eventferry.databases.mysql.wire import Wire
@@ -34,7 +37,9 @@ from eventferry.databases.sqlite import library
 from eventferry.importing import incremental as stage
 from eventferry.importing.replace import Replacement
 from eventferry.reading import exporting
+from eventferry.reading.bookmarks import Bookmark
 from eventferry.state.syncs import Mode
+from eventferry.syncing import cutover as cutting
 
 Tell: TypeAlias = Callable[..., None]
 Job: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
@@ -91,8 +96,8 @@ def run(
 
 
 def paused_before(at: int, tell: Tell) -> list[object]:
-    """Stop this process before the statement of that number, on whatever connection, and tell the ids of its owners;
-    returns what is sent, without values where they go apart."""
+    """Stop this process before the statement of that number, on whatever connection, and tell the ids of its owners,
+    each with the number of the statements before; returns what is sent, without values where they go apart."""
     sent: list[object] = []
     numbers = itertools.count(1)
 
@@ -114,6 +119,7 @@ def paused_before(at: int, tell: Tell) -> list[object]:
         async def own(self: Any) -> Any:
             owner = await original(self)
             tell("owns", owner.id)
+            tell("begun behind", len(sent))
             return owner
 
         kind.own = own  # type: ignore[attr-defined]
@@ -124,6 +130,7 @@ def paused_before(at: int, tell: Tell) -> list[object]:
 
         def lock(self: MysqlConnection, name: str, seconds: float) -> bool:
             tell("owns", name.removeprefix("eventferry-"))
+            tell("begun behind", len(sent))
             return original(self, name, seconds)
 
         MysqlConnection.lock = lock  # type: ignore[method-assign]
@@ -358,6 +365,23 @@ async def sync(
         tell("done", report.events)
 
 
+async def cut_over(tell: Tell, source_url: str, url: str) -> None:
+    """Tells when it has looked at each of the two, at the end."""
+
+    class Looking:
+        @staticmethod
+        async def at(reading: Reading, heads: Sequence[int]) -> Bookmark:
+            bookmark = await Bookmark.at(reading, heads)
+            tell("looked")
+            return bookmark
+
+    async with open_store(source_url) as source, open_store(url) as target:
+        tell("begun")
+        with patch.object(cutting, "Bookmark", Looking):
+            report = await cutover(source, target)
+        tell("done", report.events)
+
+
 async def sync_table(
     tell: Tell, source_url: str, mapping: Mapping, url: str, mode: Mode, follow: bool
 ) -> None:
@@ -402,6 +426,7 @@ JOBS: dict[str, Job] = {
     "upgrade": upgrade,
     "drop": drop,
     "sync": sync,
+    "cutover": cut_over,
     "sync table": sync_table,
     "sync changed": sync_changed,
 }
