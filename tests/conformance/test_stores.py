@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
+from unittest.mock import patch
 
 import msgspec
 import pytest
@@ -30,6 +32,7 @@ from eventferry import (
     pipeline,
     recall,
 )
+from eventferry.database import OvertakenError
 from tests.support import (
     LONG_AGO,
     NewUrl,
@@ -783,3 +786,35 @@ async def test_a_freeze_by_a_user_takes_over_that_of_a_running_export(opened: Op
         await store.freeze()
         await drain(export)
         assert (await store.describe()).frozen_by == "user"
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("attempts", [1, 9])
+async def test_a_change_of_the_freeze_that_another_node_has_undone_is_made_again(
+    opened: Opened, attempts: int
+) -> None:
+    async with opened() as store:
+        await import_lines(store, make_lines(5))
+        database, left = store._database, 0
+        original = database.writing
+
+        @asynccontextmanager
+        async def undone(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+            nonlocal left
+            async with original(*args, **kwargs) as writing:
+                yield writing
+                if left:
+                    left -= 1
+                    raise OvertakenError("another node came first")
+
+        with patch.object(database, "writing", undone):
+            for change, by in (store.freeze, "user"), (store.unfreeze, None):
+                left = attempts
+                await change()
+                assert (await store.describe()).frozen_by == by
+            left = 1
+            async with store.export_events(maintenance_mode=AUTO) as stream:
+                await anext(stream)
+                assert (await store.describe()).frozen_by == "operation"
+                left = attempts
+            assert (await store.describe()).frozen_by is None

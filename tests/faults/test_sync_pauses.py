@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -25,8 +26,8 @@ def test_a_sync_that_is_paused_notices_before_it_writes(database: str) -> None:
     chance = random.Random(seed)
     pairs = chance.sample(list(itertools.product(WAYS, OTHERS)), PAIRS)
 
-    def some(count: int) -> list[int]:
-        return chance.sample(range(1, count + 1), min(PAUSES, count))
+    def some(numbers: Sequence[int]) -> list[int]:
+        return chance.sample(numbers, min(PAUSES, len(numbers)))
 
     tallies = asyncio.run(walk(database, pairs, some, tell=print))
     assert sum(pauses for pauses, _ in tallies.values()) >= PAIRS

@@ -46,11 +46,8 @@ class Awaits:
         self._act = act
 
     def factory(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
-        counted = self.counted(coroutine) if asyncio.iscoroutine(coroutine) else coroutine
+        counted = _Counted(coroutine, self) if asyncio.iscoroutine(coroutine) else coroutine
         return asyncio.Task(counted, loop=loop, **options)
-
-    async def counted(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return await _Driven(coroutine, self)
 
     def one(self) -> None:
         self.count += 1
@@ -58,31 +55,37 @@ class Awaits:
             self._act()
 
 
-class _Driven:
+class _Counted(Coroutine[Any, Any, Any]):
+    """A coroutine whose awaits are counted. It is no coroutine around another: one that is cancelled before its first
+    step would never await the other."""
+
     def __init__(self, coroutine: Coroutine[Any, Any, Any], awaits: Awaits) -> None:
         self._coroutine = coroutine
         self._awaits = awaits
 
+    def send(self, value: Any) -> Any:
+        future = self._coroutine.send(value)
+        self._awaits.one()
+        return future
+
+    def throw(self, *error: Any) -> Any:
+        future = self._coroutine.throw(*error)
+        self._awaits.one()
+        return future
+
+    def close(self) -> None:
+        self._coroutine.close()
+
     def __await__(self) -> Generator[Any, Any, Any]:
-        send: Callable[[], Any] = lambda: self._coroutine.send(None)  # noqa: E731
-        try:
-            while True:
-                try:
-                    future = send()
-                except StopIteration as end:
-                    return end.value
-                self._awaits.one()
-                try:
-                    sent = yield future
-                except GeneratorExit:
-                    raise
-                except BaseException as error:
-                    send = lambda error=error: self._coroutine.throw(error)  # type: ignore[misc]  # noqa: E731
-                else:
-                    send = lambda sent=sent: self._coroutine.send(sent)  # type: ignore[misc]  # noqa: E731
-        finally:
-            with suppress(ValueError):  # it is being closed where both are thrown away
-                self._coroutine.close()
+        return self._coroutine.__await__()
+
+    def __getattr__(self, name: str) -> Any:
+        """What whoever looks at a task asks of its coroutine."""
+        return getattr(self._coroutine, name)
+
+    def __del__(self) -> None:
+        with suppress(ValueError):  # it is being closed where both are thrown away
+            self._coroutine.close()
 
 
 async def over(task: asyncio.Task[Any]) -> BaseException | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -13,9 +15,11 @@ from typing import Any, ClassVar
 import pymysql
 
 from tests.support.mysql import connect
-from tests.support.servers import START_SECONDS, MariaDb, free_port, make_folder, run
+from tests.support.servers import CACHE, START_SECONDS, MariaDb, free_port, make_folder, run
 
 PROVIDER = Path("/usr/lib/galera/libgalera_smm.so")
+PROGRAMS = f"{CACHE / 'galera' / 'usr' / 'bin'}:{os.environ.get('PATH', os.defpath)}"
+"""Where a node finds wsrep_sst_rsync, which it runs when it joins the others, and what that calls."""
 
 
 class Node(MariaDb):
@@ -30,7 +34,7 @@ class Node(MariaDb):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.cluster_port, self._state_port = free_port(), free_port()
+        self.cluster_port, self._state_port, self._files_port = free_port(), free_port(), free_port()
         self.members: Sequence[str] | None = None
         self._position = ""
 
@@ -39,6 +43,9 @@ class Node(MariaDb):
             return super().command()
         if not PROVIDER.exists():
             raise RuntimeError(f"the tests need {PROVIDER}: on Debian install the package galera-4")
+        for program in ("wsrep_sst_rsync", "rsync"):
+            if shutil.which(program, path=PROGRAMS) is None:
+                raise RuntimeError(f"the tests need {program}: scripts/cluster-tests gets it")
         provider = {
             "gmcast.listen_addr": f"tcp://127.0.0.1:{self.cluster_port}",
             "ist.recv_addr": f"127.0.0.1:{self._state_port}",
@@ -52,11 +59,13 @@ class Node(MariaDb):
             "wsrep-cluster-name": "test",
             "wsrep-cluster-address": f"gcomm://{','.join(self.members)}",
             "wsrep-node-address": f"127.0.0.1:{self.cluster_port}",
+            "wsrep-sst-receive-address": f"127.0.0.1:{self._files_port}",
             "wsrep-provider-options": ";".join(f"{name}={value}" for name, value in provider.items()),
         }
         if self._position:
             settings["wsrep-start-position"] = self._position
-        return [*super().command(), *(f"--{name}={value}" for name, value in settings.items())]
+        options = [f"--{name}={value}" for name, value in settings.items()]
+        return ["env", f"PATH={PROGRAMS}", *super().command(), *options]
 
     def is_ready(self) -> bool:
         if self.members is None:

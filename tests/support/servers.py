@@ -377,7 +377,7 @@ def keep_servers() -> subprocess.Popen[bytes]:
 def _keep(folder: Path) -> None:
     """Wait for the end of the process at the other end of standard input, then leave nothing."""
     sys.stdin.read()
-    pids = [int(place.read_text()) for place in folder.glob("*/pid")]
+    pids = [int(place.read_text()) for each in ("*/pid", "*/*/pid") for place in folder.glob(each)]
     # PostgreSQL takes its shared memory with it on this signal, and none takes the time to be orderly.
     for how in (signal.SIGQUIT, signal.SIGKILL):
         for pid in pids:

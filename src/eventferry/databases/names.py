@@ -194,7 +194,7 @@ def whole_heads(heads: list[int], table: str) -> list[int]:
 def taken_for_dead() -> StoreBusyError:
     """The error for an operation that finds its stage or its marker gone."""
     return StoreBusyError(
-        "this import was considered dead, because its lock was lost, or the store was dropped "
+        "this operation was considered dead, because its lock was lost, or the store was dropped "
         "meanwhile: its stage or its marker is gone; nothing was replaced, and nothing was added"
     )
 

@@ -11,9 +11,10 @@ removes only what carries this very id.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Literal, overload
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import wraps
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from eventferry.clock import moment, now
 from eventferry.database import (
@@ -21,12 +22,18 @@ from eventferry.database import (
     ExclusiveWriting,
     Freeze,
     Frozen,
+    OvertakenError,
     Replacing,
     Stage,
     Writing,
     WritingKind,
 )
 from eventferry.errors import AlreadyFrozenError, NotFrozenError, StoreBusyError, StoreFrozenError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_ATTEMPTS = 10
 
 
 @overload
@@ -111,6 +118,21 @@ async def thaw(writing: ExclusiveWriting, owner: str) -> None:
         await writing.change_freeze(marker, None)
 
 
+def _again_if_overtaken(change: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """On a cluster, a change of the freeze may be undone: a save on another node misses the marker while that is being
+    renamed there, and comes first. Nothing of the change is left then."""
+
+    @wraps(change)
+    async def changed(*args: P.args, **kwargs: P.kwargs) -> T:
+        for _ in range(_ATTEMPTS - 1):
+            with suppress(OvertakenError):
+                return await change(*args, **kwargs)
+        return await change(*args, **kwargs)
+
+    return changed
+
+
+@_again_if_overtaken
 async def freeze_by_operation(database: Database, owner: str) -> bool:
     """Freeze the store for an operation, unless it is frozen already; whether that was done."""
     async with writing(database, "exclusive", frozen="allow") as transaction:
@@ -120,6 +142,7 @@ async def freeze_by_operation(database: Database, owner: str) -> bool:
         return True
 
 
+@_again_if_overtaken
 async def freeze_by_user(database: Database) -> None:
     """Freeze the store until a user unfreezes it. Raises AlreadyFrozenError."""
     async with writing(database, "exclusive", frozen="allow") as transaction:
@@ -129,6 +152,7 @@ async def freeze_by_user(database: Database) -> None:
         await freeze(transaction, None)
 
 
+@_again_if_overtaken
 async def unfreeze_by_user(database: Database) -> None:
     """Remove the freeze, whose ever it is. Raises NotFrozenError."""
     async with writing(database, "exclusive", frozen="allow") as transaction:
@@ -143,12 +167,17 @@ async def unfreeze_by_user(database: Database) -> None:
 async def leave(database: Database, owner: str, *stages: Stage) -> None:
     """End an operation: its freeze goes, if it stands, and so do these stages."""
     try:
-        async with writing(database, "exclusive", frozen="allow") as transaction:
-            for stage in stages:
-                await transaction.drop_stage(stage)
-            await thaw(transaction, owner)
+        await _clear(database, owner, stages)
     finally:
         await database.release(owner)
+
+
+@_again_if_overtaken
+async def _clear(database: Database, owner: str, stages: Iterable[Stage]) -> None:
+    async with writing(database, "exclusive", frozen="allow") as transaction:
+        for stage in stages:
+            await transaction.drop_stage(stage)
+        await thaw(transaction, owner)
 
 
 async def refuse_living(database: Database, stage: Stage) -> None:

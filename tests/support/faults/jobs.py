@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import pwd
 import signal
 import threading
 import traceback
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
+from unittest.mock import patch
 
 from eventferry import (
     AUTO,
@@ -21,18 +23,23 @@ from eventferry import (
     Mapping,
     Rule,
     Rules,
+    cutover,
     open_source,
     open_store,
     pipeline,
 )
+from eventferry.database import Reading
 from eventferry.databases import mysql, postgresql, sqlite
+from eventferry.databases.mysql.connection import Connection as MysqlConnection
 from eventferry.databases.mysql.wire import Wire
 from eventferry.databases.postgresql.connection import _Raw
 from eventferry.databases.sqlite import library
 from eventferry.importing import incremental as stage
 from eventferry.importing.replace import Replacement
 from eventferry.reading import exporting
+from eventferry.reading.bookmarks import Bookmark
 from eventferry.state.syncs import Mode
+from eventferry.syncing import cutover as cutting
 
 Tell: TypeAlias = Callable[..., None]
 Job: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
@@ -72,7 +79,11 @@ def run(
     try:
         asyncio.run(JOBS[name](tell, *arguments))
         if sent is not None:
-            tell("sent", sent())
+            tell("sent", len(sent))
+            tell(
+                "differ",
+                [number for number, text in enumerate(sent, 1) if number == 1 or text != sent[number - 2]],
+            )
     except KeyboardInterrupt:
         tell("ended", "interrupted", None)
     except BaseException as error:
@@ -84,23 +95,20 @@ def run(
         tell("ended", "well", None)
 
 
-def paused_before(at: int, tell: Tell) -> Callable[[], int]:
-    """Stop this process before the statement of that number, on whatever connection, and tell the ids of its owners;
-    returns what tells how many statements there were."""
-    count = 0
-
-    def about_to_send() -> None:
-        nonlocal count
-        count += 1
-        if count == at:
-            tell("paused", count)
-            os.kill(os.getpid(), signal.SIGSTOP)
+def paused_before(at: int, tell: Tell) -> list[object]:
+    """Stop this process before the statement of that number, on whatever connection, and tell the ids of its owners,
+    each with the number of the statements before; returns what is sent, without values where they go apart."""
+    sent: list[object] = []
+    numbers = itertools.count(1)
 
     def counted(kind: type, name: str) -> None:
         original = getattr(kind, name)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            about_to_send()
+            sent.append(args[1] if kind is library._Python else object())
+            if next(numbers) == at:
+                tell("paused", at)
+                os.kill(os.getpid(), signal.SIGSTOP)
             return original(*args, **kwargs)
 
         setattr(kind, name, call)
@@ -111,17 +119,30 @@ def paused_before(at: int, tell: Tell) -> Callable[[], int]:
         async def own(self: Any) -> Any:
             owner = await original(self)
             tell("owns", owner)
+            tell("begun behind", len(sent))
             return owner
 
         kind.own = own  # type: ignore[attr-defined]
+
+    def locking() -> None:
+        """A drop has an owner too on MySQL, whose lock is taken with its transaction's connection."""
+        original = MysqlConnection.lock
+
+        def lock(self: MysqlConnection, name: str, seconds: float) -> bool:
+            tell("owns", name.removeprefix("eventferry-"))
+            tell("begun behind", len(sent))
+            return original(self, name, seconds)
+
+        MysqlConnection.lock = lock  # type: ignore[method-assign]
 
     for name in ("execute", "executemany"):
         counted(library._Python, name)
     counted(Wire, "_execute_command")
     counted(_Raw, "wait")
-    for database in (sqlite.SqliteDatabase, postgresql.PostgresDatabase, mysql.MysqlDatabase):
+    for database in (sqlite.SqliteDatabase, postgresql.PostgresDatabase):
         owning(database)
-    return lambda: count
+    locking()
+    return sent
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -344,6 +365,23 @@ async def sync(
         tell("done", report.events)
 
 
+async def cut_over(tell: Tell, source_url: str, url: str) -> None:
+    """Tells when it has looked at each of the two, at the end."""
+
+    class Looking:
+        @staticmethod
+        async def at(reading: Reading, heads: Sequence[int]) -> Bookmark:
+            bookmark = await Bookmark.at(reading, heads)
+            tell("looked")
+            return bookmark
+
+    async with open_store(source_url) as source, open_store(url) as target:
+        tell("begun")
+        with patch.object(cutting, "Bookmark", Looking):
+            report = await cutover(source, target)
+        tell("done", report.events)
+
+
 async def sync_table(
     tell: Tell, source_url: str, mapping: Mapping, url: str, mode: Mode, follow: bool
 ) -> None:
@@ -388,6 +426,7 @@ JOBS: dict[str, Job] = {
     "upgrade": upgrade,
     "drop": drop,
     "sync": sync,
+    "cutover": cut_over,
     "sync table": sync_table,
     "sync changed": sync_changed,
 }

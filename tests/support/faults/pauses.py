@@ -40,7 +40,16 @@ PATIENCE = 0.3
 State: TypeAlias = dict[str, int] | None
 """How many events of each family the store holds; None: there is no store. Its aggregates begin with its name."""
 
-COUNTS = {"old": 120, "new": 600, "their": 300, "merged": 400, "saved": 1, "added": 1, "appended": 1}
+COUNTS = {
+    "old": 120,
+    "new": 600,
+    "their": 300,
+    "merged": 400,
+    "saved": 1,
+    "added": 1,
+    "appended": 1,
+    "fresh": 1,
+}
 """How many events each family has. Fewer of one are a part of an import, and a mixture."""
 
 
@@ -126,6 +135,14 @@ class Paused(ABC):
     async def prepare(self, store: EventStore) -> None:
         """Make ready."""
         return
+
+    def take_locks(self, owners: Sequence[str]) -> None:
+        """Take away what makes it alive, or the store its own: the locks of these owners."""
+        self.world.take_locks(self.url, owners)
+
+    def has_begun(self, owners: Sequence[str], names: set[str]) -> bool:
+        """Whether it has seen what the store was, as these tables show: a stage of its own stands there."""
+        return any(owner in name for owner in owners for name in names)
 
     @property
     def child_url(self) -> str:
@@ -264,13 +281,29 @@ class Export(Paused):
 
 
 class Drop(Paused):
+    """It removes the store that is there when it begins its one step, and no event that came into it since."""
+
     name = job = "drop"
+    replaces = True
+
+    def has_begun(self, owners: Sequence[str], names: set[str]) -> bool:
+        """On MySQL it sets a marker, and renames the store behind that."""
+        return "events-freeze" in names
 
     def arguments(self) -> tuple[Any, ...]:
         return (self.child_url,)
 
     def done(self, state: State) -> State:
         return None
+
+
+class CutDrop(Drop):
+    """Its store is taken away from it: its connections, or the file, in whose place another may stand."""
+
+    name = "drop, cut off"
+
+    def take_locks(self, owners: Sequence[str]) -> None:
+        self.world.cut(self.url)
 
 
 class Upgrade(Paused):
@@ -299,6 +332,7 @@ PAUSED: dict[str, type[Paused]] = {
         Erase,
         Export,
         Drop,
+        CutDrop,
         Upgrade,
     )
 }
@@ -420,6 +454,28 @@ class EraseSome(Other):
         return state
 
 
+class NewStore(Other):
+    """The store is dropped, and another one made in its place, which holds an event. Attributes: how far it came."""
+
+    name = "new store"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left: State = None
+
+    async def meanwhile(self, store: EventStore) -> None:
+        if await store.exists():
+            await store.drop()
+        self.succeeded = True
+        await store.init()
+        self._left = {}
+        await store.save_event({"type": "T", "aggregateId": "fresh-1", "aggregateVersion": 1})
+        self._left = {"fresh": COUNTS["fresh"]}
+
+    def done(self, state: State) -> State:
+        return self._left
+
+
 class FreezeIt(Other):
     """A user's freeze, which nobody else may end."""
 
@@ -440,7 +496,17 @@ class FreezeIt(Other):
 
 OTHERS: dict[str, type[Other]] = {
     kind.name: kind
-    for kind in (SaveOne, ImportTheirs, HalfAnImport, Resume, AddOne, AppendOne, EraseSome, FreezeIt)
+    for kind in (
+        SaveOne,
+        ImportTheirs,
+        HalfAnImport,
+        Resume,
+        AddOne,
+        AppendOne,
+        EraseSome,
+        NewStore,
+        FreezeIt,
+    )
 }
 
 
@@ -499,7 +565,7 @@ class Walk:
             came = await child.until_paused()
             if came:
                 self.pauses += 1
-            await self._judge(child, paused, other, came=came)
+            await self._judge(child, paused, other, at if came else NEVER)
         except BaseException as error:
             error.add_note(
                 f"{self._world.database}: {paused.name} paused before statement {at}, {other.name} beside it; "
@@ -510,14 +576,16 @@ class Walk:
             child.signal(signal.SIGKILL)
         return sum(sent for (sent,) in child.words("sent"))
 
-    async def _judge(self, child: Child, paused: Paused, other: Other, *, came: bool) -> None:
+    async def _judge(self, child: Child, paused: Paused, other: Other, at: int) -> None:
+        came = at != NEVER
         owners = [owner for (owner,) in child.words("owns")]
         error: EventferryError | None = None
         async with self._others_store() as store:
             if came:
-                await asyncio.to_thread(self._world.take_locks, self._url, owners)
+                await asyncio.to_thread(paused.take_locks, owners)
                 before = await self._seen(store)
-                has_begun = await self._has_begun(owners)
+                names = await asyncio.to_thread(self._world.names, self._url)
+                has_begun = paused.has_begun(owners, names)
                 try:
                     async with asyncio.timeout(HANGS):
                         await other.meanwhile(store)
@@ -535,7 +603,7 @@ class Walk:
                     must(child.ended == "well", f"an import was spoilt by one that was refused: {refusal!r}")
         await self._world.settle(self._url)
         self.refused += child.ended == "refused"
-        await self._compare(child, paused, other, before, came=came, has_begun=has_begun)
+        await self._compare(child, paused, other, before, at, has_begun=has_begun)
 
     async def _seen(self, store: EventStore) -> State | str:
         """What the store holds while the operation is paused, where that can be told."""
@@ -546,13 +614,8 @@ class Walk:
         except EventferryError:
             return "unknown"
 
-    async def _has_begun(self, owners: Sequence[str]) -> bool:
-        """Whether a stage of the operation's own stands there: then it has seen what the store was."""
-        names = await asyncio.to_thread(self._world.names, self._url)
-        return any(owner in name for owner in owners for name in names)
-
     async def _compare(
-        self, child: Child, paused: Paused, other: Other, before: State | str, *, came: bool, has_begun: bool
+        self, child: Child, paused: Paused, other: Other, before: State | str, at: int, *, has_begun: bool
     ) -> None:
         old: State = {"old": COUNTS["old"]}
         well = child.ended == "well"
@@ -563,7 +626,7 @@ class Walk:
         allowed: list[State] = []
         if before != old or paused.done(old) == old or not well or not other.succeeded:
             allowed.append(in_turn)  # it had done its work when it was paused, or it did none
-        if before == old or before == "unknown" or not came:
+        if before in (old, "unknown") or at in (1, NEVER):  # before its first statement it has seen nothing
             # It did its work behind the others': where it replaces, nothing may have come in since it began.
             is_blind = paused.replaces and has_begun and behind != old
             around = isinstance(other, HalfAnImport) and other.succeeded
@@ -630,12 +693,15 @@ async def walk(
 
 
 def main() -> None:
-    """The whole walk: `python -m tests.support.faults.pauses [DATABASE …]`. A broken promise ends it with its story."""
+    """The whole walk, or that of one operation: `python -m tests.support.faults.pauses [OPERATION] [DATABASE …]`. A
+    broken promise ends it with its story."""
+    words = sys.argv[1:]
+    operations = [words.pop(0)] if words and words[0] in PAUSED else list(PAUSED)
     keeper = keep_servers()
     pauses = 0
-    for database in sys.argv[1:] or DATABASES:
+    for database in words or DATABASES:
         tallies = asyncio.run(
-            walk(database, itertools.product(PAUSED, OTHERS), tell=partial(print, flush=True))
+            walk(database, itertools.product(operations, OTHERS), tell=partial(print, flush=True))
         )
         count = sum(each for each, _ in tallies.values())
         print(f"{database}: {count} pauses, nothing lost, nothing mixed", flush=True)

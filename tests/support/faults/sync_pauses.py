@@ -11,7 +11,7 @@ import itertools
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeAlias
 from unittest import mock
@@ -22,13 +22,16 @@ from eventferry.syncing import sync as syncing
 from tests.support import import_lines, make_event, raw
 from tests.support.faults.children import Child, make_ready
 from tests.support.faults.operations import must
-from tests.support.faults.pauses import HANGS, NEVER, PATIENCE, every
+from tests.support.faults.pauses import HANGS, NEVER, PATIENCE
 from tests.support.faults.worlds import World, made
 from tests.support.places import DATABASES
 from tests.support.servers import keep_servers
 
 OLD, NEW, THEIRS, OWN = 400, 60, 50, 5
 """Events: of the source at first, of the source later, of whoever replaces the target's, and of a merge's target."""
+
+Some: TypeAlias = Callable[[Sequence[int]], Iterable[int]]
+"""Chooses among the numbers of statements."""
 
 Held: TypeAlias = dict[str, int] | None
 """How many events of each family a store holds; None: there is no store."""
@@ -45,14 +48,20 @@ WAYS = ("fill", "batch", "merge", "changed fill", "changed batch")
 OTHERS = ("sync", "save", "replace", "drop")
 
 
-async def _add(store: EventStore, name: str, count: int) -> None:
+def every(numbers: Sequence[int]) -> Iterable[int]:
+    """All statements."""
+    return numbers
+
+
+async def add(store: EventStore, name: str, count: int) -> None:
     """Import a family into an empty store."""
     await import_lines(
         store, [make_event(i, aggregateId=f"{name}-{i % 10}", payload="x" * 100) for i in range(count)]
     )
 
 
-async def _save(store: EventStore, name: str, count: int) -> None:
+async def save(store: EventStore, name: str, count: int) -> None:
+    """Store a family one by one."""
     for i in range(count):
         await store.save_event(
             {"type": "SAVED", "aggregateId": f"{name}-{i % 7}", "aggregateVersion": i // 7 + 1}
@@ -64,6 +73,19 @@ _PATIENCE = {
     "postgresql": ("SET lock_timeout = '1s'",),
     "mariadb": ("SET lock_wait_timeout = 1",),
 }
+
+
+def held(database: str, url: str) -> Held:
+    """What a store holds, by SQL. Raises BrokenPromiseError where an event is there twice."""
+    if "events" not in raw.tables(url):
+        return None
+    # Whoever is paused may hold what is to be read.
+    rows = raw.run(url, *_PATIENCE[database], 'SELECT "aggregateId", "aggregateVersion" FROM "events"')
+    names = [name.decode() if isinstance(name, bytes) else name for name, _ in rows]
+    most = Counter(zip(names, (version for _, version in rows), strict=True)).most_common(1)
+    must(not most or most[0][1] == 1, f"twice: {most}")
+    secret = "RESOLVE_SET_SECRET_"
+    return dict(Counter(name.removeprefix(secret).replace("_", "-").partition("-")[0] for name in names))
 
 
 class SyncWalk:
@@ -89,40 +111,39 @@ class SyncWalk:
         self.pauses = 0
         self.refused = 0
 
-    async def run(self, some: Callable[[int], Iterable[int]]) -> None:
-        """Pause before those of its statements, counted from 1, that `some` chooses of so many."""
+    async def run(self, some: Some) -> None:
+        """Pause before those of its statements that `some` chooses. One that is repeated with other values, as each
+        thread's last event is asked for, is one."""
         for at in some(await self._round(NEVER)):
             await self._round(at)
 
     async def _prepare(self) -> None:
-        self._source, self._target = self._world.new_url(), self._world.new_url()
         async with open_store(self._source) as source, open_store(self._target) as target:
             await source.init()
-            await _add(source, "old", OLD)
+            await add(source, "old", OLD)
             if self._way == "merge":
                 await target.init()
-                await _save(target, "own", OWN)
+                await save(target, "own", OWN)
             if self._way != "fill":
                 await self._sync(source, target)
-            await _save(source, "new", NEW)
+            await save(source, "new", NEW)
             await source.set_secret("new", "x")  # an event more
 
     async def _sync(self, source: EventStore, target: EventStore) -> None:
         await target.sync(source, mode=self._mode, with_secrets=True, changes=self._changes)
 
     def _held(self) -> Held:
-        """By SQL. Raises BrokenPromiseError where an event is there twice."""
-        if "events" not in raw.tables(self._target):
-            return None
-        patience = _PATIENCE[self._world.database]  # whoever is paused may hold what is to be read
-        rows = raw.run(self._target, *patience, 'SELECT "aggregateId", "aggregateVersion" FROM "events"')
-        names = [name.decode() if isinstance(name, bytes) else name for name, _ in rows]
-        most = Counter(zip(names, (version for _, version in rows), strict=True)).most_common(1)
-        must(not most or most[0][1] == 1, f"twice: {most}")
-        secret = "RESOLVE_SET_SECRET_"
-        return dict(Counter(name.removeprefix(secret).replace("_", "-").partition("-")[0] for name in names))
+        return held(self._world.database, self._target)
 
-    async def _round(self, at: int) -> int:
+    async def _round(self, at: int) -> Sequence[int]:
+        self._source, self._target = self._world.new_url(), self._world.new_url()
+        sent = await self._paused(at)
+        for url in (self._source, self._target):
+            await self._world.settle(url)
+            await asyncio.to_thread(self._world.remove, url)
+        return sent
+
+    async def _paused(self, at: int) -> Sequence[int]:
         await self._prepare()
         excluded = None if self._changes is None else EXCLUDED
         child = Child("sync", self._source, self._target, self._mode, False, excluded, pause_at=at)
@@ -144,7 +165,7 @@ class SyncWalk:
             raise
         finally:
             child.signal(signal.SIGKILL)
-        return sum(sent for (sent,) in child.words("sent"))
+        return [number for (numbers,) in child.words("differ") for number in numbers]
 
     async def _meanwhile(self, child: Child) -> tuple[Held | str, bool]:
         """What the target held at the pause, and whether the others succeeded."""
@@ -171,9 +192,9 @@ class SyncWalk:
             ):  # who is stopped may hold it up for good
                 await self._sync(source, target)
         elif self._other == "save":
-            await _save(target, "saved", 1)
+            await save(target, "saved", 1)
         elif self._other == "replace":
-            await _add(target, "theirs", THEIRS)
+            await add(target, "theirs", THEIRS)
         else:
             await target.drop()
 
@@ -221,7 +242,7 @@ Tallies: TypeAlias = dict[tuple[str, str], tuple[int, int]]
 async def walk(
     database: str,
     pairs: Iterable[tuple[str, str]],
-    some: Callable[[int], Iterable[int]] = every,
+    some: Some = every,
     tell: Callable[[str], None] = lambda words: None,
 ) -> Tallies:
     """Walk over syncs on one database; by way and other, how many pauses there were, and refusals.

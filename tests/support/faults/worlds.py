@@ -94,6 +94,10 @@ class World:
         """A URL of a fresh place."""
         raise NotImplementedError
 
+    def remove(self, url: str) -> None:
+        """Remove this place with whatever is there: the small disk has room for few."""
+        raise NotImplementedError
+
     async def settle(self, url: str) -> None:
         """Wait until the database has seen that its clients are gone."""
 
@@ -106,7 +110,7 @@ class World:
         raise NotImplementedError
 
     def cut(self, url: str) -> bool:
-        """Break off all connections to the store; whether there is any."""
+        """Take the store away from whoever has it open: break off all connections to it; whether there is any."""
         return False
 
     def without_order(self, url: str) -> None:
@@ -171,6 +175,16 @@ class SqliteWorld(World):
         folder = self.place / secrets.token_hex(6)
         folder.mkdir()
         return f"sqlite:///{folder}/store.db"
+
+    def remove(self, url: str) -> None:
+        shutil.rmtree(_file(url).parent)
+
+    def cut(self, url: str) -> bool:
+        """Whoever has the file open has one without a name."""
+        found = list(_file(url).parent.glob(f"{_file(url).name}*"))
+        for path in found:
+            path.unlink()
+        return bool(found)
 
     def names(self, url: str) -> set[str]:
         with closing(sqlite3.connect(_file(url))) as connection:
@@ -285,6 +299,9 @@ class PostgresWorld(ServerWorld):
     def new_url(self) -> str:
         return self.server.url(f"postgres?database_name=storm_{secrets.token_hex(6)}")
 
+    def remove(self, url: str) -> None:
+        self._run(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(_schema(url))))
+
     def names(self, url: str) -> set[str]:
         return {
             name
@@ -396,6 +413,9 @@ class MariaDbWorld(ServerWorld):
             _given_to_the_server(self.place / name)
             (self.server.folder / "data" / name).symlink_to(self.place / name)
         return self.server.url(name).replace("//root:", "//storm:")
+
+    def remove(self, url: str) -> None:
+        self._run(f"DROP DATABASE `{_path(url)}`")
 
     def names(self, url: str) -> set[str]:
         return {name for (name,) in self._run(f"SHOW TABLES FROM `{_path(url)}`")}

@@ -491,11 +491,12 @@ class MysqlDatabase(ServerDatabase[Connection]):
                     raise saver.refusal(connection, place, error) from None
                 if saved is not None:
                     return saved
-                found = saver.in_the_way(connection)
+                # On a cluster a transaction of another node undoes whoever reads, too.
+                found = connection.patiently(partial(saver.in_the_way, connection))
                 if found.marker is None and not found.follows:
                     raise ConcurrentError(save.aggregate_id, save.version)
                 if found.marker is None:
-                    place = saver.next_place(connection, found)
+                    place = connection.patiently(partial(saver.next_place, connection, found))
                 elif freeze_of(found.marker) is not None:
                     raise StoreFrozenError(f"the store {self._place} is frozen")
                 elif self._is_swapped(connection, found.marker, deadline):
