@@ -47,7 +47,7 @@ def kill_owner(database: Database, owner: str) -> None:
 
 
 def kill_import(database: Database, stream: ImportStream) -> None:
-    kill_owner(database, stream._target._owner)  # type: ignore[attr-defined]
+    kill_owner(database, stream._target._owner.id)  # type: ignore[attr-defined]
 
 
 async def begun(store: EventStore, lines: bytes, **options: Any) -> ImportStream:

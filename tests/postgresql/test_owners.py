@@ -33,7 +33,7 @@ from tests.support.postgresql import (
 
 
 def owner_of(stream: ImportStream) -> str:
-    owner: str = stream._target._owner  # type: ignore[attr-defined]
+    owner: str = stream._target._owner.id  # type: ignore[attr-defined]
     return owner
 
 

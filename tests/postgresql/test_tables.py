@@ -136,7 +136,7 @@ async def test_after_every_write_tables_indexes_and_heads_are_as_they_must_be(
         await store.init()
         await WRITES[name](store)
         check_tables(url)
-        await store.save_event({"type": "T", "aggregateId": "behind", "aggregateVersion": 7})
+        await store.save_event({"type": "T", "aggregateId": "behind", "aggregateVersion": 1})
         await WRITES["an incremental import"](store)
         check_tables(url)
 
