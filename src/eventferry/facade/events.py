@@ -46,8 +46,8 @@ class Events(Opened):
                 next one: 1 for its first event, then one more than its last version.
 
         Raises:
-            ConcurrentError: the aggregate already has an event with this version, or with a higher one, unless
-                `allow_gaps`.
+            ConcurrentError: the aggregate already has an event with this version; without `allow_gaps`, also where it
+                has one with a higher version.
             VersionGapError: the version would leave a gap, and not `allow_gaps`.
             InputError: the event is not valid.
             StoreFrozenError, StoreBusyError, StoreNotFoundError: as their names say.

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from eventferry import cursor as vector
 from eventferry.database import EVERYTHING, Key, Reading, Selection, State
 from eventferry.errors import CursorAheadError
+from eventferry.lines.limits import MAX_SAFE_INTEGER
 
 EVERY_THREAD = range(vector.THREADS)
 
@@ -65,13 +66,13 @@ def identity_of(state: State) -> bytes:
     return hashlib.blake2b(state.identity.encode(), digest_size=IDENTITY_BYTES).digest()
 
 
-async def last_version(reading: Reading, aggregate_id: str) -> int:
-    """The last version of an aggregate; 0 if it has no events."""
+async def last_version(reading: Reading, aggregate_id: str, up_to: int = MAX_SAFE_INTEGER) -> int:
+    """The last version of an aggregate that is not above a version; 0 if it has none."""
     dialect = reading.dialect
     version, its = dialect.column("aggregateVersion"), dialect.among("aggregateId", [aggregate_id])
     found = await reading.ask(
         f"""SELECT {version} FROM {dialect.table(dialect.tables.events)}
-        WHERE {its.text} ORDER BY {version} DESC LIMIT 1""",
-        its.values,
+        WHERE {its.text} AND {version} <= %s ORDER BY {version} DESC LIMIT 1""",
+        (*its.values, up_to),
     )
     return int(found[0][0]) if found else 0

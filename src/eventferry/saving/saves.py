@@ -70,10 +70,9 @@ class Saving:
         """Raises what is wrong with a version that was not the next. Does nothing if it is the next by now."""
         async with self._database.reading() as reading:
             last = await last_version(reading, aggregate_id)
-        if last == version:
-            raise ConcurrentError(aggregate_id, version) from None
-        if last > version:
-            raise ConcurrentError(aggregate_id, version, last) from None
+            is_taken = last >= version and await last_version(reading, aggregate_id, version) == version
+        if last >= version:
+            raise ConcurrentError(aggregate_id, version, None if is_taken else last) from None
         if last < version - 1:
             raise VersionGapError(aggregate_id, version, last) from None
 
