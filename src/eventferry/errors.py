@@ -168,8 +168,8 @@ class ConcurrentError(EventferryError):
     Attributes:
         aggregate_id: the aggregate.
         aggregate_version: the version; of an append, that which its first event would have had.
-        last_version: of an append, the aggregate's last version, 0 if it has no events; of a save, only where its version
-            is free, but lower than the last one.
+        last_version: of an append, the aggregate's last version, 0 if it has no events; of a save, only where its
+            version is free, but lower than the last one.
     """
 
     def __init__(self, aggregate_id: str, aggregate_version: int, last_version: int | None = None) -> None:
