@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,16 @@ from tests.support.sqlite import (
 
 def bytes_in_files(path: Path, text: str) -> list[str]:
     return [other.name for other in path.parent.iterdir() if text.encode() in other.read_bytes()]
+
+
+@contextmanager
+def read_by_somebody(path: Path) -> Iterator[None]:
+    """As long as it is open, a reader needs the log as it is now."""
+    with connect(path) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM events").fetchone()
+        yield
+        reader.execute("COMMIT")
 
 
 @pytest.mark.parametrize("mode", ["wal", "delete", "truncate", "persist"])
@@ -89,14 +101,11 @@ async def test_delete_secret_says_so_when_a_reader_keeps_the_log_that_holds_it(t
     await make_store(path)
     async with open_store(url_of(path), busy_timeout=0.3) as store:
         await store.set_secret("id", KEY)
-        with connect(path) as reader:
-            reader.execute("BEGIN")
-            reader.execute("SELECT count(*) FROM events").fetchone()
+        with read_by_somebody(path):
             with pytest.raises(SecretNotErasedError, match="wal"):
                 await store.delete_secret("id")
             assert await store.get_secret("id") is None
             assert bytes_in_files(path, KEY)
-            reader.execute("COMMIT")
         await store.set_secret("other", "x")
         await store.delete_secret("other")
         assert bytes_in_files(path, KEY) == []
@@ -107,12 +116,8 @@ async def test_deleting_a_secret_again_erases_the_copy_that_was_left(tmp_path: P
     await make_store(path)
     async with open_store(url_of(path), busy_timeout=0.3) as store:
         await store.set_secret("id", KEY)
-        with connect(path) as reader:
-            reader.execute("BEGIN")
-            reader.execute("SELECT count(*) FROM events").fetchone()
-            with pytest.raises(SecretNotErasedError):
-                await store.delete_secret("id")
-            reader.execute("COMMIT")
+        with read_by_somebody(path), pytest.raises(SecretNotErasedError):
+            await store.delete_secret("id")
         assert bytes_in_files(path, KEY)
         events = (await store.describe()).event_count
         assert not await store.delete_secret("id")
@@ -125,14 +130,11 @@ async def test_an_import_of_tombstones_is_done_also_where_a_copy_is_left(tmp_pat
     await make_store(path)
     async with open_store(url_of(path), busy_timeout=0.3) as store:
         await store.set_secret("id", KEY)
-        with connect(path) as reader:
-            reader.execute("BEGIN")
-            reader.execute("SELECT count(*) FROM events").fetchone()
+        with read_by_somebody(path):
             sink = store.import_secrets()
             await sink.write(b'{"secret":null,"id":"id","idx":0}\n')
             with pytest.raises(SecretNotErasedError, match="wal"):
                 await sink.close()
-            reader.execute("COMMIT")
         assert (await sink.close()).deleted == 1
         assert await store.get_secret("id") is None
 
@@ -148,13 +150,10 @@ async def test_a_sync_stores_what_it_brought_also_where_a_copy_of_a_secret_is_le
         await target.sync(source)
         follower = asyncio.create_task(target.sync(source, follow=True))
         await asyncio.sleep(0.3)  # it has looked at the secrets: the next one comes with its event
-        with connect(path) as reader:
-            reader.execute("BEGIN")
-            reader.execute("SELECT count(*) FROM events").fetchone()
+        with read_by_somebody(path):
             await source.delete_secret("id")
             with pytest.raises(SecretNotErasedError):
                 await asyncio.wait_for(follower, 60)
-            reader.execute("COMMIT")
         assert await target.get_secret("id") is None
         assert (await target.sync(source)).secrets == 0
         assert (await verify(source.export_events(), target.export_events())).equal
@@ -180,14 +179,11 @@ async def test_who_gives_up_waiting_for_a_log_to_be_folded_in_returns_at_once(tm
     await make_store(path)
     async with open_store(url_of(path), busy_timeout=60) as store:
         await store.set_secret("id", KEY)
-        with connect(path) as reader:
-            reader.execute("BEGIN")
-            reader.execute("SELECT count(*) FROM events").fetchone()
+        with read_by_somebody(path):
             deleting = asyncio.create_task(store.delete_secret("id"))
             await asyncio.sleep(0.5)
             assert not deleting.done()
             deleting.cancel()
             async with asyncio.timeout(5):
                 await asyncio.wait([deleting])
-            reader.execute("COMMIT")
         await store.save_snapshot("key", "content")
