@@ -303,7 +303,7 @@ class CutDrop(Drop):
     name = "drop, cut off"
 
     def take_locks(self, owners: Sequence[str]) -> None:
-        self.world.cut(self.url)
+        self.world.take_away(self.url)
 
 
 class Upgrade(Paused):

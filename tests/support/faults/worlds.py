@@ -110,8 +110,12 @@ class World:
         raise NotImplementedError
 
     def cut(self, url: str) -> bool:
-        """Take the store away from whoever has it open: break off all connections to it; whether there is any."""
+        """Break off all connections to a store; whether there were any. A file has none."""
         return False
+
+    def take_away(self, url: str) -> None:
+        """Take the store away from whoever has it open."""
+        self.cut(url)
 
     def without_order(self, url: str) -> None:
         """Make a store one that `upgrade` has something to do for: without the index for the order."""
@@ -179,12 +183,10 @@ class SqliteWorld(World):
     def remove(self, url: str) -> None:
         shutil.rmtree(_file(url).parent)
 
-    def cut(self, url: str) -> bool:
-        """Whoever has the file open has one without a name."""
-        found = list(_file(url).parent.glob(f"{_file(url).name}*"))
-        for path in found:
+    def take_away(self, url: str) -> None:
+        """Whoever has the file open has one without a name: nobody who still uses the store is left with it."""
+        for path in _file(url).parent.glob(f"{_file(url).name}*"):
             path.unlink()
-        return bool(found)
 
     def names(self, url: str) -> set[str]:
         with closing(sqlite3.connect(_file(url))) as connection:
