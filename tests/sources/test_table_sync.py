@@ -180,11 +180,13 @@ async def test_a_row_that_commits_late_comes_over(pg: OwnTable, new_url: NewUrl)
             await target.sync(source)
             late.execute("INSERT INTO events(stream, type, data, at) VALUES ('late', 'T', '{}', 1)")
             pg.run("INSERT INTO events(stream, type, data, at) VALUES ('a', 'T', '{}', 1)")
-            assert (await target.sync(source)).events == 0
+            report = await target.sync(source)
+            assert (report.events, report.waiting) == (0, 1)
             [status] = await target.sync_status(source)
             assert status.lag_events == 1
             late.commit()
-            assert (await target.sync(source)).events == 2
+            report = await target.sync(source)
+            assert (report.events, report.waiting) == (2, 0)
             assert await brought(target) == [(1, "a", 1), (2, "late", 1), (3, "a", 2)]
 
 
@@ -311,6 +313,29 @@ async def test_rows_are_ordered_by_their_transactions_where_the_mapping_says_so(
         await synced(target, source, 1)
         assert [position for position, *_ in await brought(target)] == [2, 1]
         assert await are_equal(source, target)
+
+
+async def test_a_sync_that_has_brought_some_rows_waits_for_those_that_are_held_back(
+    pg: OwnTable, new_url: NewUrl
+) -> None:
+    pg.run("ALTER TABLE events ADD COLUMN transaction xid8 NOT NULL DEFAULT pg_current_xact_id()")
+    add = "INSERT INTO events(stream, type, data, at) VALUES ('a', 'T', '{}', 1)"
+    pg.run(add)
+    # Patient, for the oldest transaction of the server may be another test's.
+    patient = open_source(pg.url, mapping(**TRANSACTIONS), settle=30)
+    async with patient as source, open_store(new_url()) as target:
+        await synced(target, source, 1)
+        pg.run(add)
+        with psycopg.connect(pg.url) as late:
+            late.execute("SELECT pg_current_xact_id()")
+            pg.run(add)
+            syncing = asyncio.create_task(target.sync(source))
+            await asyncio.sleep(0.5)
+            late.execute(add)
+            late.commit()
+        report = await syncing
+        assert (report.events, report.waiting) == (3, 0)
+        assert [position for position, *_ in await brought(target)] == [1, 2, 4, 3]
 
 
 async def test_transactions_of_another_server_are_refused(pg: OwnTable, new_url: NewUrl) -> None:

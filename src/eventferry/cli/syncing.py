@@ -158,13 +158,14 @@ async def sync(
         return
     also = f" and {counted(report.secrets, 'secret')}" if report.secrets else ""
     exactness = f"; {report.exactness}" if report.exactness else ""
+    waiting = f"; {counted(report.waiting, 'event')} held back by open transactions" if report.waiting else ""
     bookmark = f"; bookmark {report.bookmark}" if with_bookmark else ""
     import msgspec
 
     print_result(
         msgspec.to_builtins(report) | changing.result,
         f"brought over {counted(report.events, 'event')}{also}{bookmark}{exactness}{changing.told}"
-        f"{told_of(report)}",
+        f"{told_of(report)}{waiting}",
         as_json=as_json,
     )
 

@@ -66,6 +66,10 @@ class Table:
         end = "" if limit is None else f" LIMIT {limit}"
         return f"{self._reader.statement} WHERE {where} ORDER BY {self._order.rising}{end}"
 
+    def place(self, row: Sequence[Any]) -> Place:
+        """Where a row is."""
+        return self._order.place(row)
+
     def behind(self, place: Place | None) -> str | None:
         """A condition: rows behind a place."""
         return None if place is None else self._order.behind(place)
@@ -254,7 +258,7 @@ class SourceFollower:
         async with aclosing(snapshot.rows(table.statement(behind, condition, limit=self._count))) as blocks:
             async for block in blocks:
                 rows += block
-        if not rows and condition is not None:
-            return [], self._count, await table.first(snapshot, behind)
         count, stop = table.admitted(rows, place)
+        if condition is not None and len(rows) < self._count:  # which hides what waits
+            stop = await table.first(snapshot, table.behind(table.place(rows[-1]) if rows else place))
         return rows[:count], self._count, stop

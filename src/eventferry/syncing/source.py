@@ -42,6 +42,10 @@ class Following(Protocol):
         """Whether everything has been given that the source held when the following began. Not only where a look
         finds nothing: writers may save faster than that."""
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the last look has seen events that may not be taken yet."""
+
     async def bookmark(self) -> str:
         """The bookmark behind the last batch. Raises as the first look does."""
 

@@ -137,6 +137,11 @@ class StoreFollowing:
         is_past = bookmark is not None and all(map(operator.ge, bookmark.unread, self._end))
         return is_past or self.is_caught_up
 
+    @property
+    def is_waiting(self) -> bool:
+        """No event of a store has to wait."""
+        return False
+
     async def bookmark(self) -> str:
         """Behind the last page."""
         return str(await self._follower.begin())

@@ -93,6 +93,8 @@ class SyncReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit
             other events of the target: erase them there.
         exactness: where the source is another product's table, whether an event can be missed whose transaction commits
             late: "exact", or "not exact, because …".
+        waiting: events of such a table that could not be brought over yet, because transactions that began before are
+            still open: the next sync brings them.
     """
 
     mode: Mode
@@ -104,6 +106,7 @@ class SyncReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit
     skipped: dict[str, int] = {}
     erasures_left: int = 0
     exactness: str | None = None
+    waiting: int = 0
 
 
 class _MovedError(EventferryError):
@@ -228,10 +231,13 @@ class Sync:
         return await self._noted_end(following)
 
     async def _noted_end(self, following: Following) -> SyncReport:
-        """A source without events stores no batch, so its state is stored here."""
+        """A source without events stores no batch, so its state is stored here. The report tells what waits."""
         if self._text is None:
             await self._store(SourceLines(), await following.bookmark())
-        return self._report()
+        report = self._report()
+        if not following.is_waiting:
+            return report
+        return msgspec.structs.replace(report, waiting=(await self._source.waiting(report.bookmark)).events)
 
     def _begin_report(self) -> None:
         """What is changed from now on is what the report of the changes tells."""

@@ -141,13 +141,18 @@ class TableFollowing:
         return self._follower.is_caught_up
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether the last look has seen rows that may not be taken yet."""
+        return self._follower.is_waiting
+
+    @property
     def is_complete(self) -> bool:
         """Whether the end of the beginning was reached, or all that may be taken before it."""
         place = self._follower.bookmark.place
         if self._end is None or (place is not None and place >= self._end):
             return True
         is_patient = asyncio.get_running_loop().time() < self._since + self._patience
-        return self.is_caught_up and not (self._follower.is_waiting and is_patient)
+        return self.is_caught_up and not (self.is_waiting and is_patient)
 
     async def bookmark(self) -> str:
         """Behind the last lines."""
