@@ -8,10 +8,8 @@ is refused, the application goes on at the source, as before.
 from __future__ import annotations
 
 import asyncio
-import signal
-import sys
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable
+from typing import NamedTuple
 from unittest import mock
 
 from eventferry import (
@@ -26,11 +24,20 @@ from eventferry import (
 from eventferry.syncing import sync as syncing
 from tests.support.faults.children import Child, make_ready
 from tests.support.faults.operations import must
-from tests.support.faults.pauses import HANGS, NEVER, PATIENCE
-from tests.support.faults.sync_pauses import Held, Some, add, every, held, save
+from tests.support.faults.pair_walk import (
+    Held,
+    PairWalk,
+    Some,
+    Tally,
+    Tell,
+    add,
+    every,
+    save,
+    silent,
+    walk_all,
+)
+from tests.support.faults.pauses import HANGS, PATIENCE
 from tests.support.faults.worlds import World, made
-from tests.support.places import DATABASES
-from tests.support.servers import keep_servers
 
 OLD, NEW, THEIRS = 40, 8, 20
 """Events: of the source at first, of the source later, and of whoever replaces those of a store."""
@@ -45,28 +52,32 @@ OTHERS = (
 )
 
 
-class CutoverWalk:
-    """A walk over the statements of a cutover into a replica, which lacks the later events.
+class Seen(NamedTuple):
+    """What was so at a pause.
+
+    Attributes:
+        has_looked: whether the stores had been compared.
+        frozen_by: whose freeze stood when the others began.
+        succeeded: whether these did.
+    """
+
+    has_looked: bool
+    frozen_by: str | None
+    succeeded: bool
+
+
+class CutoverWalk(PairWalk[Seen]):
+    """A walk over the statements of a cutover into a replica, which lacks the later events. It begins at the freeze:
+    before that it is a sync.
 
     Args:
         world: where both stores are.
         other: one of `OTHERS`.
-
-    Attributes:
-        pauses: how many there were.
-        refused: how often it was refused by name behind one.
     """
 
     def __init__(self, world: World, other: str) -> None:
-        self._world = world
+        super().__init__(world, f"cutover, {other} beside it")
         self._other = other
-        self.pauses = 0
-        self.refused = 0
-
-    async def run(self, some: Some) -> None:
-        """Pause before those of its statements that `some` chooses, from the freeze on: before that it is a sync."""
-        for at in some(await self._round(NEVER)):
-            await self._round(at)
 
     async def _prepare(self) -> None:
         async with open_store(self._source) as source, open_store(self._target) as target:
@@ -76,42 +87,15 @@ class CutoverWalk:
             await target.sync(source, with_secrets=True)
             await save(source, "new", NEW)
 
-    async def _round(self, at: int) -> Sequence[int]:
-        self._source, self._target = self._world.new_url(), self._world.new_url()
-        sent = await self._paused(at)
-        for url in (self._source, self._target):
-            await self._world.settle(url)
-            await asyncio.to_thread(self._world.remove, url)
-        return sent
+    def _begin(self, at: int) -> Child:
+        return Child("cutover", self._source, self._target, pause_at=at)
 
-    async def _paused(self, at: int) -> Sequence[int]:
-        await self._prepare()
-        child = Child("cutover", self._source, self._target, pause_at=at)
-        try:
-            came = await child.until_paused()
-            self.pauses += came
-            has_looked = bool(child.words("looked"))
-            frozen_by, succeeded = await self._meanwhile(child) if came else (None, False)
-            child.signal(signal.SIGCONT)
-            must(await child.until_over(HANGS), "hangs")
-            must(child.ended in ("well", "refused"), "an error without a name")
-            must(came or child.ended == "well", "refused although nobody was there")
-            self.refused += child.ended == "refused"
-            did = self._other if succeeded else ""
-            await self._judge(frozen_by, has_looked, is_well=child.ended == "well", did=did)
-        except BaseException as error:
-            error.add_note(
-                f"{self._world.database}: cutover paused before statement {at}, {self._other} beside "
-                f"it; ended {child.ended}: {child.error}"
-            )
-            raise
-        finally:
-            child.signal(signal.SIGKILL)
+    def _numbers(self, child: Child) -> list[int]:
         begun = min((count for (count,) in child.words("begun behind")), default=0)
-        return [number for (numbers,) in child.words("differ") for number in numbers if number >= begun]
+        return [number for number in super()._numbers(child) if number >= begun]
 
-    async def _meanwhile(self, child: Child) -> tuple[str | None, bool]:
-        """Whose freeze stood when the others began, and whether they succeeded."""
+    async def _meanwhile(self, child: Child) -> Seen:
+        has_looked = bool(child.words("looked"))
         owners = [owner for (owner,) in child.words("owns")]
         for url in (self._source, self._target):
             await asyncio.to_thread(self._world.take_locks, url, owners)
@@ -130,8 +114,8 @@ class CutoverWalk:
                     with mock.patch.object(syncing, "RETRY_SECONDS", (0.1,)):
                         await self._do(source, target)
             except EventferryError:
-                return frozen_by, False
-            return frozen_by, True
+                return Seen(has_looked, frozen_by, False)
+            return Seen(has_looked, frozen_by, True)
 
     async def _do(self, source: EventStore, target: EventStore) -> None:
         what, _, where = self._other.partition(" ")
@@ -152,12 +136,14 @@ class CutoverWalk:
             await store.unfreeze()
             await save(store, "saved", 1)
 
-    async def _judge(self, frozen_by: str | None, has_looked: bool, *, is_well: bool, did: str) -> None:
+    async def _judge(self, child: Child, seen: Seen | None) -> None:
+        has_looked, frozen_by, succeeded = Seen(False, None, False) if seen is None else seen
+        is_well, did = child.ended == "well", self._other if succeeded else ""
         old = {"old": OLD + 1}
         done = {"old": OLD + 1, "new": NEW}
         saved = {"saved": 1}
-        in_source = await asyncio.to_thread(held, self._world.database, self._source)
-        in_target = await asyncio.to_thread(held, self._world.database, self._target)
+        in_source = await asyncio.to_thread(self._held, self._source)
+        in_target = await asyncio.to_thread(self._held, self._target)
         story = f"the source holds {in_source}, the target {in_target}; it was frozen by {frozen_by}"
 
         # What was acknowledged in the source is there, and nothing else.
@@ -212,38 +198,21 @@ class CutoverWalk:
 
 
 async def walk(
-    database: str,
-    others: Iterable[str],
-    some: Some = every,
-    tell: Callable[[str], None] = lambda words: None,
-) -> dict[str, tuple[int, int]]:
+    database: str, others: Iterable[str], some: Some = every, tell: Tell = silent
+) -> dict[str, Tally]:
     """Walk over cutovers on one database; by what others did, how many pauses there were, and refusals.
 
     Raises:
         BrokenPromiseError: an event is lost, or a target passed for a copy that is none.
     """
     make_ready()
-    tallies: dict[str, tuple[int, int]] = {}
+    tallies: dict[str, Tally] = {}
     for other in others:
         with made(database) as world:
-            each = CutoverWalk(world, other)
-            await each.run(some)
-        tallies[other] = each.pauses, each.refused
-        tell(f"{database}: cutover, {other} beside it: {each.pauses} pauses, {each.refused} refused")
+            tallies[other] = pauses, refused = await CutoverWalk(world, other).run(some)
+        tell(f"{database}: cutover, {other} beside it: {pauses} pauses, {refused} refused")
     return tallies
 
 
-def main() -> None:
-    """The whole walk: `python -m tests.support.faults.cutover_pauses [DATABASE …]`."""
-    keeper = keep_servers()
-    pauses = 0
-    for database in sys.argv[1:] or DATABASES:
-        tallies = asyncio.run(walk(database, OTHERS, tell=partial(print, flush=True)))
-        pauses += sum(count for count, _ in tallies.values())
-    print(f"{pauses} pauses, nothing lost")
-    if keeper.stdin is not None:
-        keeper.stdin.close()
-
-
-if __name__ == "__main__":
-    main()
+if __name__ == "__main__":  # the whole walk: python -m tests.support.faults.cutover_pauses [DATABASE …]
+    walk_all(lambda database, tell: walk(database, OTHERS, tell=tell), "nothing lost")
