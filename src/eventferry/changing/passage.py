@@ -195,8 +195,10 @@ class Passage:
             if runs or function is not None:
                 try:
                     became = [line] if applied.apply(line, runs) else []
-                    if line.aggregate_id is not aggregate_id or line.payload is not payload:
-                        _check(line)
+                    if line.aggregate_id is not aggregate_id:
+                        _check_id(line.aggregate_id)
+                    if line.payload is not payload and len(line.payload) > SHALLOW:
+                        check_payload(bytes(line.payload))
                     if function is not None and became:
                         became = function.made_of(line)
                 except InputError as error:
@@ -209,16 +211,19 @@ class Passage:
                     became[0], event_type, aggregate_id, timestamp, payload
                 )
                 if not is_same:
-                    if any(archive_of(each.payload) is None for each in became):
+                    if archive_of(payload) is not None and not all(
+                        archive_of(each.payload) for each in became
+                    ):
                         refuse_marker(payload, number)  # nothing would tell any more that it was one
                     self._note(line, aggregate_id, became)
                     if became and len(self.first_changed) < _SHOWN:
                         thread, counter, version = line.thread_id, line.thread_counter, line.aggregate_version
                         before = Line(counter, thread, event_type, timestamp, aggregate_id, version, payload)
                         self.first_changed.append((before, became))
-                    lines += became
-                    untouched += [False] * len(became)
-                    numbers += [number] * len(became)
+                    for each in became:
+                        lines.append(each)
+                        untouched.append(False)
+                        numbers.append(number)
                     continue
                 line = became[0]
             lines.append(line)
@@ -247,14 +252,12 @@ class Passage:
             )
 
 
-def _check(line: Line) -> None:
-    """Refuses what rules have made of an event, where no event can be so. What they give themselves was checked with
+def _check_id(aggregate_id: str) -> None:
+    """Refuses an id that rules have put together, where no event can have it. What they give as it is was checked with
     them."""
-    if len(line.aggregate_id) > MAX_ID_LENGTH:
+    if len(aggregate_id) > MAX_ID_LENGTH:
         raise InputError(f"is longer than {MAX_ID_LENGTH} characters", field="aggregateId")
-    check_text("aggregateId", line.aggregate_id)
-    if len(line.payload) > SHALLOW:
-        check_payload(bytes(line.payload))
+    check_text("aggregateId", aggregate_id)
 
 
 def _is_same(line: Line, event_type: str, aggregate_id: str, timestamp: int, payload: msgspec.Raw) -> bool:

@@ -118,7 +118,8 @@ class Document:
     @property
     def text(self) -> msgspec.Raw:
         """As it is now."""
-        return _text(self._root)
+        root = self._root
+        return root if root.__class__ is msgspec.Raw else msgspec.Raw(_ENCODER.encode(root))
 
     def first(self, pointer: Pointer) -> msgspec.Raw | None:
         """The text of the value that a pointer finds; of several the first, and of equal keys the last; None if it

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from binascii import hexlify
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -78,16 +77,19 @@ class Pseudonyms:
     @property
     def fingerprint(self) -> str:
         """Of the key, in hex."""
-        return self._hash(b"fingerprint\0").hex()[:16]
+        return self._hash(b"fingerprint\0")[:16]
 
     def of_text(self, text: str) -> str:
         """32 hex digits."""
-        return self._hash(b"plain\0" + text.encode()).hex()[:32]
+        return self._hash(b"plain\0" + text.encode())[:32]
 
     def plain(self, value: msgspec.Raw) -> msgspec.Raw:
         """The same for a JSON value: a number gets that of its digits as a string, 1.0 that of 1."""
         text = _meant(value)
-        return msgspec.Raw(b'"%.32b"' % hexlify(self._hash(b"plain\0" + text))) if text else value
+        if not text:
+            return value
+        pseudonym = self._hash(b"plain\0" + text)[:32]
+        return msgspec.Raw(f'"{pseudonym}"')
 
     def behind(self, prefixes: Sequence[str]) -> Callable[[msgspec.Raw], msgspec.Raw]:
         """The same, where a string that begins with one of these keeps it: the rest gets the pseudonym."""
@@ -112,8 +114,8 @@ class Pseudonyms:
         local, _, domain = text.rpartition(b"@")
         if not (local and domain) or bytes(value)[0] != _QUOTE:
             return self.plain(value)
-        person, place = self._hash(b"email\0" + text)[:16], self._hash(b"domain\0" + domain)[:8]
-        return msgspec.Raw(b'"%b@%b.invalid"' % (hexlify(person), hexlify(place)))
+        person, place = self._hash(b"email\0" + text)[:32], self._hash(b"domain\0" + domain)[:16]
+        return msgspec.Raw(f'"{person}@{place}.invalid"')
 
     def digits(self, value: msgspec.Raw) -> msgspec.Raw:
         """Another digit for each, and the spaces and signs between them as they are; the pseudonym is that of the
@@ -133,15 +135,16 @@ class Pseudonyms:
     def _digits(self, digits: str) -> str:
         found = ""
         while len(found) < len(digits):
-            number = int.from_bytes(self._hash(b"digits %d\0%b" % (len(found), digits.encode())))
+            number = int(self._hash(b"digits %d\0%b" % (len(found), digits.encode())), 16)
             found += f"{number:0{2 * _DIGITS_OF_A_HASH}d}"[-_DIGITS_OF_A_HASH:]
         return found[: len(digits)]
 
-    def _hash(self, text: bytes) -> bytes:
+    def _hash(self, text: bytes) -> str:
+        """In hex."""
         inner, outer = self._inner.copy(), self._outer.copy()
         inner.update(text)
         outer.update(inner.digest())
-        return outer.digest()
+        return outer.hexdigest()
 
 
 def _meant(value: msgspec.Raw) -> bytes:
