@@ -99,6 +99,7 @@ async def test_the_parts_of_every_manifest_come_in_order(storage: FolderStorage)
     assert await damages(storage) == []
 
 
+@pytest.mark.slow
 async def test_few_manifests_are_read_for_all_parts_of_a_long_chain(storage: FolderStorage) -> None:
     await grown(storage, 255)
     counting = Counting(storage)

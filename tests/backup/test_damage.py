@@ -125,6 +125,7 @@ def test_every_single_flipped_bit_is_found(whole: Path) -> None:
         assert [bit for bit in range(size * 8) if not flip(whole, name, bit)] == [], name
 
 
+@pytest.mark.slow
 @settings(
     max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )

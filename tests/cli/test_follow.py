@@ -262,6 +262,7 @@ def test_a_checkpoint_is_not_ahead_of_a_reader_that_has_gone(ferry: Ferry) -> No
     assert numbers(seen) == list(range(100))
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_while_nothing_comes_is_noticed(ferry: Ferry) -> None:
     store = ferry.store("a.db", 3)
     child = ferry.start("follow", store)

@@ -370,6 +370,7 @@ def test_ctrl_c_ends_a_push_that_waits_and_leaves_the_import_open(ferry: Ferry) 
     assert ferry.done("incremental", "commit", import_id, "a.db", "--json").json["imported"] == 2
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_command_that_waits_on_a_named_pipe(ferry: Ferry) -> None:
     ferry.store("a.db", 3)
     os.mkfifo(ferry.directory / "pipe.jsonl")
@@ -380,6 +381,7 @@ def test_ctrl_c_ends_a_command_that_waits_on_a_named_pipe(ferry: Ferry) -> None:
     assert ferry.exported("a.db") == make_lines(3)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_an_export_that_waits_for_the_reader_of_a_named_pipe(ferry: Ferry) -> None:
     ferry.store("a.db", 3)
     os.mkfifo(ferry.directory / "pipe.jsonl")

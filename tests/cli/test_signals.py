@@ -96,6 +96,7 @@ def test_a_signal_is_named_and_told_on_one_line(ferry: Ferry) -> None:
     assert sent(child.stderr).read() == b"eventferry: ended by SIGTERM\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", ENDS, ids=lambda number: number.name)
 def test_a_signal_that_is_ignored_at_the_start_stays_ignored(ferry: Ferry, number: signal.Signals) -> None:
     """As `nohup` wants it of SIGHUP, and a script's `&` of Ctrl-C."""
@@ -117,6 +118,7 @@ def test_a_signal_that_is_ignored_at_the_start_stays_ignored(ferry: Ferry, numbe
     assert ferry.exported("a.db") == make_lines(3)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs the rights of root")
 @pytest.mark.parametrize("words", ["export a.db pipe", "import pipe b.db"])
 def test_the_first_process_of_a_container_hears_sigterm(ferry: Ferry, words: str) -> None:

@@ -120,6 +120,7 @@ def test_errors_name_the_options_of_the_command(ferry: Ferry, words: str, stdin:
     assert not re.search(r"ignore_unknown_keys|allow_empty|start_time|max_line_bytes", told.err)
 
 
+@pytest.mark.slow
 def test_a_resume_from_another_source_names_the_option(ferry: Ferry) -> None:
     many = b"".join(line(make_event(i, payload="x" * 400)) for i in range(40_000))
     child = ferry.start("import", "-", "a.db")

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ from tests.cloudevents.test_cloudevents import EVENTS, TEXTS, read
 from tests.tabular.events import converted, lines_of
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(EVENTS)
 async def test_the_sdk_takes_every_event_for_valid(events: list[dict[str, Any]]) -> None:
@@ -27,6 +29,7 @@ async def test_the_sdk_takes_every_event_for_valid(events: list[dict[str, Any]])
         assert found.get_extension("aggregateversion") == str(event["aggregateVersion"])
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(EVENTS)
 async def test_events_that_the_sdk_wrote_again_come_back(events: list[dict[str, Any]]) -> None:

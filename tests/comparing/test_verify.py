@@ -134,6 +134,7 @@ async def test_by_content_what_is_missing_and_extra_is_the_difference_of_two_mul
     assert report.equal == (left == right)
 
 
+@pytest.mark.slow
 async def test_many_events_of_one_moment_are_compared_in_time_that_grows_as_they_do() -> None:
     """With every one compared with every other this would take minutes."""
     spelled_twice = [

@@ -107,6 +107,7 @@ async def test_types_can_be_left_out_and_times_cannot_be_asked_for(opened: Opene
             store.follow(start_time=0)  # type: ignore[call-arg]
 
 
+@pytest.mark.slow
 async def test_a_step_that_is_cancelled_loses_nothing(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(600))
@@ -266,6 +267,7 @@ async def test_closing_the_store_ends_whoever_waits(opened: Opened) -> None:
             await waiting
 
 
+@pytest.mark.slow
 async def test_who_follows_an_idle_store_hardly_asks(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = 0
     look = following.Follower._look

@@ -123,6 +123,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 def test_a_dead_owner_is_dead_though_its_child_lives(new_url: NewUrl) -> None:
     url = new_url()
     with sync.open_store(url) as store:
@@ -146,6 +147,7 @@ def test_a_dead_owner_is_dead_though_its_child_lives(new_url: NewUrl) -> None:
             os.killpg(owner.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 async def test_an_awaited_store_is_opened_anew_in_a_child_too(new_url: NewUrl) -> None:
     async with open_store(new_url()) as store:
         await store.init()

@@ -309,6 +309,7 @@ async def test_an_export_brings_the_merge_of_the_threads(opened: Opened, events:
         assert await exported(store) == lines_of(merged(events))
 
 
+@pytest.mark.slow
 @modest()
 @given(events=histories(), share=st.floats(0, 1), size=st.sampled_from((1, 2, 7)))
 async def test_an_export_that_reads_pages_of_a_few_events_ahead_brings_the_merge_of_the_threads(
@@ -365,6 +366,7 @@ async def test_the_cursor_computed_from_a_pages_events_goes_on_as_the_pages_own_
         assert read == merged(events)
 
 
+@pytest.mark.slow
 @modest(10)
 @given(
     events=histories(),
@@ -779,6 +781,7 @@ async def test_events_dated_in_the_future_come_each_once_when_imported_in_few_th
         assert await exported(store) == lines_of(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @pytest.mark.parametrize("threads", [1, 4, 256])
 async def test_a_large_store_with_falls_reads_the_same_at_every_page_size(
@@ -883,6 +886,7 @@ async def test_an_export_up_to_a_time_brings_an_early_event_that_waits_behind_a_
         assert await exported(store, cursor=cursor, **chosen.arguments()) == lines_of(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.once)])
 async def test_events_of_very_different_sizes_come_each_once(opened: Opened, seed: int) -> None:
     chance = random.Random(seed)
@@ -940,6 +944,7 @@ async def test_a_thread_that_falls_keeps_its_own_order(opened: Opened) -> None:
 # From a time on
 
 
+@pytest.mark.slow
 @modest(12)
 @given(
     case=histories_and_filters(times=True),

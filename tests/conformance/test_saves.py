@@ -453,6 +453,7 @@ async def test_versions_imported_and_then_saved_at_one_timestamp_come_in_order(o
         assert_versions_in_order(events)
 
 
+@pytest.mark.slow
 async def test_versions_at_one_timestamp_come_in_order_though_one_at_another_time_lies_between(
     opened: Opened,
 ) -> None:
@@ -678,6 +679,7 @@ async def longest_stop(work: Awaitable[object]) -> float:
     return longest / (last - begun)
 
 
+@pytest.mark.slow
 @pytest.mark.once
 async def test_a_save_of_very_many_values_does_not_stop_the_loop(opened: Opened) -> None:
     payload = {f"key {i}": i * 1.5e-9 for i in range(200_000)}

@@ -202,6 +202,7 @@ async def test_a_frozen_source_can_be_read(opened: Opened) -> None:
         assert (await target.sync(source)).events == 10
 
 
+@pytest.mark.slow
 async def test_a_target_that_is_replaced_or_dropped_meanwhile_is_noticed(opened: Opened) -> None:
     async with opened() as source, opened() as target:
         await import_lines(source, make_lines(10))
@@ -511,6 +512,7 @@ async def test_the_status_tells_of_a_source_that_was_restored(new_url: NewUrl) -
             assert (status.lag_events, status.lag_seconds) == (None, None)
 
 
+@pytest.mark.slow
 @pytest.mark.once
 async def test_one_sync_ends_though_writers_are_faster(
     opened: Opened, monkeypatch: pytest.MonkeyPatch

@@ -251,6 +251,7 @@ PACKED = [
 ]
 
 
+@pytest.mark.slow
 async def test_an_export_is_packed_as_it_is_asked_for(tmp_path: Path) -> None:
     unpacked = {None: bytes, "gzip": gzip.decompress, "zstd": zstd_module().decompress}
     async with service(tmp_path, 5000) as (client, _):

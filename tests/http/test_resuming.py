@@ -175,6 +175,7 @@ async def test_a_request_that_is_refused_takes_nothing_from_its_source(url: str)
         assert await progress(client) == kept
 
 
+@pytest.mark.slow
 async def test_a_body_that_stands_still_is_an_interruption(url: str) -> None:
     async with filled(url) as store, client_of(store, limits=Limits(timeout=2)) as client:
 

@@ -81,6 +81,7 @@ async def pages_of(client: httpx.AsyncClient, **selection: Any) -> list[list[dic
             return pages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("disorder", [False, True])
 async def test_a_span_of_time_comes_in_pages_each_event_once(tmp_path: Path, disorder: bool) -> None:
     events = [make_event(number) for number in range(200)]
@@ -101,6 +102,7 @@ async def test_a_span_of_time_comes_in_pages_each_event_once(tmp_path: Path, dis
         assert {event["type"] for page in some for event in page} == {"TYPE_0", "TYPE_1"}
 
 
+@pytest.mark.slow
 async def test_a_page_by_time_ends_at_so_many_bytes_and_goes_on(tmp_path: Path) -> None:
     large = [make_event(number) | {"payload": "x" * 1_000_000} for number in range(40)]
     async with service(tmp_path, lines_of(large)) as (client, _):

@@ -171,6 +171,7 @@ def test_tls(tmp_path: Path) -> None:
             httpx.get(f"{server.url}/healthz")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begins", ["nothing", "a head", "a body that is refused"])
 def test_a_connection_without_a_request_is_not_kept_for_ever(tmp_path: Path, begins: str) -> None:
     with serving(new_store(tmp_path, make_lines(3)), tmp_path, "--timeout", "1") as server:
@@ -231,6 +232,7 @@ def test_an_export_that_runs_when_the_end_comes_is_finished(tmp_path: Path, larg
     assert body.endswith(b"\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ignored", "other"), [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)]
 )
@@ -265,6 +267,7 @@ def test_an_export_that_takes_too_long_is_cut_and_the_client_is_told(tmp_path: P
         assert "Traceback" not in server.log
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_at_once(tmp_path: Path, large: str) -> None:
     with (
         serving(large, tmp_path, "--grace", "600") as server,
@@ -307,6 +310,7 @@ def upload(url: str, body: Iterator[bytes], answers: list[int]) -> threading.Thr
     return thread
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_time", [True, False])
 def test_an_import_that_runs_when_the_end_comes_is_whole_or_not_at_all(tmp_path: Path, in_time: bool) -> None:
     url = new_store(tmp_path, make_lines(3))
@@ -345,6 +349,7 @@ def test_an_import_that_runs_when_the_end_comes_is_whole_or_not_at_all(tmp_path:
     asyncio.run(usable())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [(), ("-v",), ("-vv",), ("--quiet",)])
 def test_with_log_format_json_every_line_is_an_object(tmp_path: Path, words: tuple[str, ...]) -> None:
     with serving(new_store(tmp_path), tmp_path, "--log-format", "json", *words) as server:
@@ -370,6 +375,7 @@ def test_with_log_format_json_every_line_is_an_object(tmp_path: Path, words: tup
     assert saved == ([] if "--quiet" in words else [("POST", "/events", 201, False)])
 
 
+@pytest.mark.slow
 def test_no_secret_and_no_token_ever_stands_in_a_log(tmp_path: Path) -> None:
     url = new_store(tmp_path, make_lines(3))
     tokens = TokenFile(tmp_path / "tokens.json")

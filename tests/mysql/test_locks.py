@@ -61,6 +61,7 @@ async def test_a_push_does_not_hold_up_saves(database: Database) -> None:
             await store.save_event({"type": "T", "aggregateId": "a", "aggregateVersion": 1})
 
 
+@pytest.mark.slow
 async def test_readers_go_on_during_an_import(database: Database) -> None:
     async with open_store(database.url) as store, open_store(database.url) as other:
         await store.init()
@@ -83,6 +84,7 @@ async def test_readers_go_on_during_an_import(database: Database) -> None:
         assert pages > 20, "each waits for an import to end"
 
 
+@pytest.mark.slow
 async def test_a_reader_that_stays_holds_up_the_swap_and_hardly_anybody_else(database: Database) -> None:
     async with open_store(database.url, busy_timeout=3) as store, open_store(database.url) as other:
         await store.init()

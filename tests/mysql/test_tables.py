@@ -211,6 +211,7 @@ def start_over(database: Database) -> None:
     database.run("SET foreign_key_checks = 0", *(f"DROP TABLE `{name}`" for name in database.tables()))
 
 
+@pytest.mark.slow
 async def test_what_a_swap_would_lose_makes_it_refuse(database: Database) -> None:
     for statement, words in hindrances(database).values():
         async with open_store(database.url) as store:
@@ -227,6 +228,7 @@ async def test_what_a_swap_would_lose_makes_it_refuse(database: Database) -> Non
         start_over(database)
 
 
+@pytest.mark.slow
 async def test_what_comes_during_an_import_is_refused_by_name_at_its_end(database: Database) -> None:
     for statement, words in hindrances(database).values():
         async with open_store(database.url) as store:

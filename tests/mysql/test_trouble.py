@@ -239,6 +239,7 @@ async def test_an_append_of_which_somebody_else_stored_one_event_is_not_taken_fo
         assert (await other.describe()).event_count == 3
 
 
+@pytest.mark.slow
 async def test_a_save_of_which_nothing_can_be_learnt_says_so(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,6 +331,7 @@ async def test_an_import_that_lost_its_lock_replaces_nothing(database: Database)
         assert await exported(store) == make_lines(5)
 
 
+@pytest.mark.slow
 async def test_a_call_ends_although_the_server_tells_nothing_behind_a_killed_query(
     database: Database,
 ) -> None:

@@ -83,6 +83,7 @@ async def every_message(address: str, expected: type[Exception]) -> str:
     return words
 
 
+@pytest.mark.slow
 async def test_a_server_that_is_not_there_is_unreachable(new_url: NewUrl) -> None:
     url = new_url()
     port = str(servers.free_port())
@@ -90,6 +91,7 @@ async def test_a_server_that_is_not_there_is_unreachable(new_url: NewUrl) -> Non
     assert port in await every_message(address, StoreUnreachableError)
 
 
+@pytest.mark.slow
 async def test_a_wrong_password_is_said_without_the_password(new_url: NewUrl) -> None:
     address = new_url().replace(PASSWORD, "s3cret")
     assert "password authentication failed" in await every_message(address, StoreUnreachableError)
@@ -375,6 +377,7 @@ async def test_a_save_that_was_stored_is_not_called_frozen_when_its_answer_was_l
             assert saved.event.aggregate_version == 1
 
 
+@pytest.mark.slow
 async def test_a_save_that_gets_no_answer_at_all_says_that_it_does_not_know(new_url: NewUrl) -> None:
     url = new_url()
     await make_store(url)

@@ -378,6 +378,7 @@ async def test_a_source_is_read_again_and_at_the_same_time(own: Rows) -> None:
         assert one.exported == two.exported == 500
 
 
+@pytest.mark.slow
 async def test_a_reading_is_one_state_of_the_table(own: Rows) -> None:
     for _ in range(2000):
         own.add(data=json.dumps("x" * 3000))

@@ -392,6 +392,7 @@ async def test_what_is_kept_does_not_grow_with_what_is_missing(table: Table) -> 
         assert len(await reader.looks()) == 6_000
 
 
+@pytest.mark.slow
 async def test_a_settle_time_is_not_much_longer_for_a_table_that_grows_all_the_time(table: Table) -> None:
     table.run("ALTER SEQUENCE events_position_seq CACHE 2")
     loop = asyncio.get_running_loop()

@@ -142,6 +142,7 @@ async def test_close_ends_a_running_import_and_leaves_nothing(place: Place, dela
     await target.close()
 
 
+@pytest.mark.slow
 async def test_readers_see_nothing_of_it_before_its_end(place: Place) -> None:
     async with place.opened() as target, target.import_events() as stream:
         for start in range(0, EVENTS, 1000):
@@ -185,6 +186,7 @@ async def test_another_writer_is_waited_for_and_then_named(place: Place) -> None
     assert place.count() == 0
 
 
+@pytest.mark.slow
 async def test_writers_wait_for_the_end_and_go_on_behind_it() -> None:
     with message_db.new_store() as url:
         async with open_target(url, "message-db") as target, target.import_events() as stream:
