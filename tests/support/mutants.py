@@ -12,15 +12,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tomllib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support.servers import keep_servers
 
 ROOT = Path(__file__).parents[2]
 FAULTS = ROOT / "tests" / "mutants.toml"
 COPIED = ("src", "tests", "pyproject.toml")
-PATIENCE = 300
+PATIENCE = 120
 """Seconds for a test, which by a fault may wait for ever: that is caught too."""
 
 ASKED = "not scale and not storm and not package"
@@ -62,12 +68,6 @@ def read_mutants() -> list[Mutant]:
     return [Mutant(name, **entry | {"test": tuple(entry["test"])}) for name, entry in entries.items()]
 
 
-def put_in(mutant: Mutant, tree: Path) -> None:
-    """Replace the text. Raises WrongEntryError where it does not stand in its file exactly once."""
-    path = tree / "src" / "eventferry" / mutant.file
-    path.write_text(changed(mutant, path))
-
-
 def changed(mutant: Mutant, path: Path) -> str:
     """The text of a file with the fault. Raises WrongEntryError."""
     text = path.read_text() if path.exists() else ""
@@ -76,49 +76,96 @@ def changed(mutant: Mutant, path: Path) -> str:
     return text.replace(mutant.old, mutant.new)
 
 
-def run(test: tuple[str, ...], tree: Path) -> int:
-    """Run a test of a tree on that tree's code; pytest's exit status."""
-    words = [sys.executable, "-m", "pytest", "--quiet", "-x", "-p", "no:cacheprovider", "-m", ASKED, *test]
-    environment = os.environ | {"PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    with subprocess.Popen(
-        words, cwd=tree, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as child:
+class Tree:
+    """A copy of the code and its tests, for one fault at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir()
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, folder / name)
+
+    def run(self, test: tuple[str, ...]) -> int:
+        """Run a test on this code; pytest's exit status."""
+        words = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "--quiet",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            "-m",
+            ASKED,
+            *test,
+        ]
+        environment = os.environ | {"PYTHONPATH": str(self._folder / "src")}
+        with subprocess.Popen(
+            words, cwd=self._folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as child:
+            try:
+                return child.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                return FAILED
+
+    @contextmanager
+    def having(self, mutant: Mutant) -> Iterator[None]:
+        """With a fault. Raises WrongEntryError where its text does not stand in its file exactly once."""
+        path = self._folder / "src" / "eventferry" / mutant.file
+        text = changed(mutant, path)
+        right = path.read_text()
+        self._write(path, text)
         try:
-            return child.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            return FAILED
+            yield
+        finally:
+            self._write(path, right)
+
+    def _write(self, path: Path, text: str) -> None:
+        path.write_text(text)
+        # Python would take what it compiled in the same second for that of this text.
+        for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+            compiled.unlink()
 
 
-def copy(folder: Path) -> Path:
-    """A copy of the code and its tests."""
-    tree = folder / "tree"
-    shutil.rmtree(tree, ignore_errors=True)
-    tree.mkdir()
-    for name in COPIED:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, tree / name)
-    return tree
+class Judge:
+    """Judges faults, in several threads at once, each with a tree of its own."""
 
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._own = threading.local()
+        self._passing: dict[tuple[str, ...], bool] = {}
 
-def judged(mutant: Mutant, folder: Path, passing: dict[tuple[str, ...], bool]) -> str | None:
-    """What is wrong with an entry, if something is; None for a fault that its test catches."""
-    tree = copy(folder)
-    if mutant.test not in passing:
-        passing[mutant.test] = run(mutant.test, tree) == 0
-    if not passing[mutant.test]:
-        return "its test does not pass without the fault"
-    try:
-        put_in(mutant, tree)
-    except WrongEntryError as error:
-        return str(error)
-    status = run(mutant.test, tree)
-    if status == 0:
-        return "SURVIVED"
-    return None if status == FAILED else f"pytest ended with status {status}"
+    def __call__(self, mutant: Mutant) -> tuple[str | None, float]:
+        """What is wrong with an entry, None for a fault that its test catches; and the seconds that it took."""
+        begun = time.monotonic()
+        return self._problem(mutant), time.monotonic() - begun
+
+    @property
+    def _tree(self) -> Tree:
+        if not hasattr(self._own, "tree"):
+            self._own.tree = Tree(self._folder / str(threading.get_ident()))
+        tree: Tree = self._own.tree
+        return tree
+
+    def _problem(self, mutant: Mutant) -> str | None:
+        tree, test = self._tree, mutant.test
+        if test not in self._passing:
+            self._passing[test] = tree.run(test) == 0
+        if not self._passing[test]:
+            return "its test does not pass without the fault"
+        try:
+            with tree.having(mutant):
+                status = tree.run(test)
+        except WrongEntryError as error:
+            return str(error)
+        if status == 0:
+            return "SURVIVED"
+        return None if status == FAILED else f"pytest ended with status {status}"
 
 
 def main() -> int:
@@ -130,14 +177,19 @@ def main() -> int:
     if unknown:
         parser.error(f"no such mutant: {', '.join(sorted(unknown))}")
     chosen = [mutant for mutant in mutants if not options.names or mutant.name in options.names]
-    passing: dict[tuple[str, ...], bool] = {}
     wrong = 0
-    with tempfile.TemporaryDirectory(prefix="eventferry-mutants-") as folder:
-        for mutant in chosen:
-            begun = time.monotonic()
-            problem = judged(mutant, Path(folder), passing)
-            wrong += problem is not None
-            print(f"{problem or 'caught'}: {mutant} {time.monotonic() - begun:.0f} s", flush=True)
+    keeper = keep_servers()  # for all of them: starting servers takes longer than most tests
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="eventferry-mutants-") as folder,
+            ThreadPoolExecutor(os.cpu_count()) as pool,
+        ):
+            for mutant, (problem, seconds) in zip(chosen, pool.map(Judge(Path(folder)), chosen), strict=True):
+                wrong += problem is not None
+                print(f"{problem or 'caught'}: {mutant} {seconds:.0f} s", flush=True)
+    finally:
+        if keeper.stdin is not None:
+            keeper.stdin.close()
     print(f"{len(chosen) - wrong} of {len(chosen)} caught")
     return 1 if wrong else 0
 
