@@ -9,8 +9,8 @@ def test_every_known_fault_fits_the_code() -> None:
     wrong: list[str] = []
     for mutant in read_mutants():
         try:
-            changed(mutant, ROOT / "src" / "eventferry" / mutant.file)
-        except WrongEntryError as error:
+            compile(changed(mutant, ROOT / "src" / "eventferry" / mutant.file), mutant.file, "exec")
+        except (WrongEntryError, SyntaxError) as error:
             wrong.append(f"{mutant.name}: {error}")
         if not (ROOT / mutant.test[0].partition("::")[0]).exists():
             wrong.append(f"{mutant.name}: {mutant.test[0]} is not there")

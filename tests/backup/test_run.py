@@ -137,6 +137,7 @@ async def test_later_runs_add_what_is_new(url: str, repository: str) -> None:
     assert await damages_in(repository) == []
 
 
+@pytest.mark.slow
 async def test_a_run_costs_what_is_new(url: str, repository: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many events as are new, and not as many as there are, decide what it reads and writes."""
     watched: list[Watched] = []
@@ -329,6 +330,7 @@ async def test_two_processes_at_once_make_one_chain(url: str, repository: str) -
     await check_reports(repository, reports, url)
 
 
+@pytest.mark.slow
 async def test_whoever_comes_second_uses_the_parts_of_the_first(
     url: str, tmp_path: Path, small_parts: None
 ) -> None:
@@ -372,6 +374,7 @@ async def test_timestamps_that_go_backwards_lose_no_event(
     assert await damages_in(repository) == []
 
 
+@pytest.mark.slow
 async def test_an_event_larger_than_a_part_is_a_part(
     url: str, repository: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -412,6 +412,7 @@ async def test_a_frozen_store_refuses_appends(opened: Opened) -> None:
         await store.append_events("a", events_of("T"), idempotency_key="k")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cancelled", [range(1, 12, 2), range(12), range(11)], ids=str)
 async def test_callers_who_are_cancelled_at_any_moment_leave_nothing_half_done(
     opened: Opened, cancelled: range

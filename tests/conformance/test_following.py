@@ -199,6 +199,7 @@ async def test_events_that_are_replaced_end_it_by_name(opened: Opened) -> None:
             await anext(stream)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", [150, 300])
 @pytest.mark.parametrize(
     "again", [pytest.param(50, marks=pytest.mark.once), 100, pytest.param(200, marks=pytest.mark.once)]

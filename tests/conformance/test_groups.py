@@ -275,6 +275,7 @@ async def test_the_cursors_of_a_group_are_the_heads_whatever_was_done_before_and
                     await store.unfreeze()
 
 
+@pytest.mark.slow
 async def test_a_reader_who_goes_on_from_the_cursor_of_any_save_misses_nothing_that_comes_later(
     opened: Opened,
 ) -> None:

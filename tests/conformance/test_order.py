@@ -747,6 +747,7 @@ async def test_an_export_leaves_out_what_is_appended_meanwhile_amid_what_it_has_
 # Large stores
 
 
+@pytest.mark.slow
 async def test_a_hundred_saves_of_which_the_first_half_is_dated_in_the_future_come_each_once(
     opened: Opened,
 ) -> None:
@@ -795,6 +796,7 @@ async def test_a_large_store_with_falls_reads_the_same_at_every_page_size(
         assert await exported(store) == lines_of(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("falls", [False, True])
 @pytest.mark.once
 async def test_an_export_of_many_blocks_stopped_at_each_and_resumed_is_whole(
@@ -852,6 +854,7 @@ async def test_an_early_and_a_late_time_of_a_large_store_are_exported_whole(
             assert await exported(store, **chosen.arguments()) == lines_of(chosen.of(order))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 256, pytest.param(100, marks=pytest.mark.once)])
 async def test_very_many_events_of_one_timestamp_come_each_once(opened: Opened, threads: int) -> None:
     events = history(

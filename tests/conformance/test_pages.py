@@ -280,6 +280,7 @@ async def test_naming_a_type_twice_brings_its_events_once(opened: Opened) -> Non
         assert numbers(by_aggregate.events) == [1]
 
 
+@pytest.mark.slow
 async def test_a_filter_of_very_many_names_works(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(60))
@@ -640,6 +641,7 @@ async def test_the_cursor_until_no_types_is_refused_by_name(opened: Opened, type
             await store.get_cursor_until_event_types(None, types)
 
 
+@pytest.mark.slow
 @pytest.mark.once
 async def test_a_page_of_large_events_may_end_early_but_the_cursor_goes_on(opened: Opened) -> None:
     payload = {"text": "x" * 5_000_000}

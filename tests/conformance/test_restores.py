@@ -272,6 +272,7 @@ async def test_a_backup_without_secrets_has_none_to_restore(
         assert not await restored.exists()
 
 
+@pytest.mark.slow
 async def test_an_interrupted_restore_is_continued(
     opened: Opened, new_url: NewUrl, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -253,6 +253,7 @@ async def test_a_bookmark_of_the_source_is_good_in_its_replica(opened: Opened) -
             await target.load_events(limit=100, since=page.bookmark)
 
 
+@pytest.mark.slow
 async def test_of_two_that_run_at_once_each_batch_is_stored_by_one(new_url: NewUrl) -> None:
     source_url, target_url = new_url(), new_url()
     async with open_store(source_url) as source, open_store(target_url) as target:

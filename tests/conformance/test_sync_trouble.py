@@ -123,6 +123,7 @@ async def test_a_state_without_its_events_is_no_state(opened: Opened) -> None:
         assert await are_equal(source, target)
 
 
+@pytest.mark.slow
 async def test_of_two_that_fill_at_once_both_succeed(new_url: NewUrl) -> None:
     source_url, target_url = new_url(), new_url()
     async with open_store(source_url) as source:
@@ -158,6 +159,7 @@ async def test_one_that_finds_the_store_filled_when_it_begins_to_fill_goes_on_fr
         assert await are_equal(source, target)
 
 
+@pytest.mark.slow
 async def test_a_fill_that_was_interrupted_goes_on_although_the_source_has_grown(opened: Opened) -> None:
     for timestamp in (LONG_AGO - 1_000, FAR_FUTURE):
         async with opened() as source, opened() as target:

@@ -31,6 +31,7 @@ def of_container(instruction: str) -> list[Any]:
     return list(json.loads(found[-1]))
 
 
+@pytest.mark.slow
 def test_the_container_serves_is_healthy_and_stops_orderly(ferry: Ferry) -> None:
     ferry.store("store.db", 3)
     ferry.done("token", "add", "ops", "--scope", "read", "--tokens", "tokens.json")

@@ -72,6 +72,7 @@ class Reader:
         return messages
 
 
+@pytest.mark.slow
 async def test_an_export_reads_no_further_than_its_client(tmp_path: Path) -> None:
     async with opened(tmp_path, 30_000) as store:
         reads = 0

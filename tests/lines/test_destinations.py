@@ -349,6 +349,7 @@ async def test_a_store_that_appears_in_the_place_while_an_export_runs_stays(tmp_
     assert os.listdir(tmp_path) == ["out.jsonl"]
 
 
+@pytest.mark.slow
 def test_to_refuse_a_store_drops_none_of_the_locks_on_it(ferry: Ferry) -> None:
     """Whoever closes a file loses all the locks that his process has on it."""
     ferry.store("a.db", 20)

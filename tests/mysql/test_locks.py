@@ -12,6 +12,7 @@ from tests.support import FAR_FUTURE, exported, import_lines, line, make_event, 
 from tests.support.mysql import Database
 
 
+@pytest.mark.slow
 async def test_nothing_comes_in_behind_a_freeze_however_many_save(database: Database) -> None:
     async with open_store(database.url) as store, open_store(database.url) as other:
         await store.init()

@@ -97,6 +97,7 @@ async def test_an_import_that_was_taken_for_dead_puts_nothing_into_the_stage_of_
         assert await exported(store) == OTHER
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freezes", [False, True], ids=["", "and freezes"])
 async def test_an_event_saved_while_an_import_waits_to_replace_is_not_lost(
     database: Database, freezes: bool

@@ -129,6 +129,7 @@ async def test_a_store_waits_for_its_own_connections_where_the_server_has_room_f
         assert (await store.describe()).event_count == 320
 
 
+@pytest.mark.slow
 async def test_many_stores_of_one_process_wait_for_room_on_a_server_that_is_full(
     user_of: Callable[[int], User],
 ) -> None:

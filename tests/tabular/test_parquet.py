@@ -194,6 +194,7 @@ async def test_a_table_of_something_else_is_refused_by_its_columns() -> None:
         await read("b.parquet")
 
 
+@pytest.mark.slow
 async def test_a_reader_that_is_left_or_cancelled_leaves_no_file_open() -> None:
     Path("a.parquet").write_bytes(await converted(to_parquet(), [make_lines(50_000)]))
     before = len(os.listdir("/proc/self/fd"))
