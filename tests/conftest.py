@@ -17,7 +17,7 @@ from tests.support import examples
 from tests.support.servers import FOLDER, keep_servers, memory, used
 
 # A limit of time for an example says nothing of the product, and much of the machine.
-settings.register_profile("eventferry", deadline=None, max_examples=examples(50))
+settings.register_profile("eventferry", deadline=None, max_examples=examples(100))
 settings.load_profile("eventferry")
 
 

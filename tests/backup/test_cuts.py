@@ -23,7 +23,7 @@ threads = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 20)), max_size=40
 """The thread and the time of each event, in the order in which they come."""
 
 
-@settings(max_examples=examples(100))
+@settings(max_examples=examples(200))
 @given(threads, st.integers(-1, 21))
 async def test_a_time_takes_each_thread_up_to_its_first_later_event(
     found: list[tuple[int, int]], time: int

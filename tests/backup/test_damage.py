@@ -127,7 +127,7 @@ def test_every_single_flipped_bit_is_found(whole: Path) -> None:
 
 @pytest.mark.slow
 @settings(
-    max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+    max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
 @given(st.data())
 def test_a_truncated_or_extended_object_is_found(whole: Path, data: st.DataObject) -> None:
@@ -215,7 +215,7 @@ def test_a_rewritten_past_is_found_by_a_kept_head(tmp_path: Path) -> None:
 
 
 @settings(
-    max_examples=examples(20), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+    max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
 @given(st.data())
 def test_a_damaged_repository_never_gives_other_events(whole: Path, data: st.DataObject) -> None:

@@ -137,7 +137,7 @@ async def test_versions_go_on_where_more_aggregates_come_than_are_remembered(
     st.lists(st.sampled_from(["{}", '{"a":1.0}', "null", '"\\u00e9"', '"two\\nlines"']), max_size=20),
     st.lists(st.integers(0, 3000), max_size=10),
 )
-@settings(max_examples=examples(50))
+@settings(max_examples=examples(100))
 def test_blocks_may_be_cut_anywhere(payloads: list[str], places: list[int]) -> None:
     whole = b"".join(
         line(make_event(i, payload=0)).replace(b":0}", b":" + payload.encode() + b"}")

@@ -108,7 +108,7 @@ def texts_left(text: bytes) -> list[bytes]:
 
 
 @given(values(), pointers)
-@settings(max_examples=examples(75))
+@settings(max_examples=examples(150))
 @example('{"a":1,"\\u0061":2}', ("a",))
 def test_a_value_is_replaced_where_the_pointer_finds_it(text: str, pointer: Pointer) -> None:
     document = Document(msgspec.Raw(text.encode()))
@@ -121,7 +121,7 @@ def test_a_value_is_replaced_where_the_pointer_finds_it(text: str, pointer: Poin
 
 
 @given(values(), pointers)
-@settings(max_examples=examples(75))
+@settings(max_examples=examples(150))
 def test_what_is_replaced_by_itself_leaves_the_text_byte_for_byte(text: str, pointer: Pointer) -> None:
     document = Document(msgspec.Raw(text.encode()))
     document.replace(pointer, lambda value: value)
@@ -129,7 +129,7 @@ def test_what_is_replaced_by_itself_leaves_the_text_byte_for_byte(text: str, poi
 
 
 @given(values(), pointers)
-@settings(max_examples=examples(75))
+@settings(max_examples=examples(150))
 def test_all_text_but_that_which_is_replaced_stays_as_it_is_spelled(text: str, pointer: Pointer) -> None:
     document = Document(msgspec.Raw(text.encode()))
     taken: list[bytes] = []
@@ -146,7 +146,7 @@ def test_all_text_but_that_which_is_replaced_stays_as_it_is_spelled(text: str, p
 
 
 @given(values(), pointers.filter(bool))
-@settings(max_examples=examples(75))
+@settings(max_examples=examples(150))
 def test_members_and_elements_are_removed(text: str, pointer: Pointer) -> None:
     document = Document(msgspec.Raw(text.encode()))
     expected = [read(text.encode())]
@@ -166,7 +166,7 @@ def test_members_and_elements_are_removed(text: str, pointer: Pointer) -> None:
 
 
 @given(values(), pointers)
-@settings(max_examples=examples(75))
+@settings(max_examples=examples(150))
 def test_a_value_is_set_where_it_is_and_made_in_an_object_that_is_there(text: str, pointer: Pointer) -> None:
     document = Document(msgspec.Raw(text.encode()))
     expected = [read(text.encode())]
@@ -189,7 +189,7 @@ def test_a_value_is_set_where_it_is_and_made_in_an_object_that_is_there(text: st
     values(),
     st.lists(st.tuples(st.sampled_from(["replace", "remove", "set"]), pointers.filter(bool)), max_size=5),
 )
-@settings(max_examples=examples(50))
+@settings(max_examples=examples(100))
 def test_several_edits_give_what_they_give_one_after_the_other(
     text: str, edits: list[tuple[str, Pointer]]
 ) -> None:

@@ -273,7 +273,7 @@ pointers = st.lists(st.sampled_from(["a", "b", "*", "0", "1"]), min_size=1, max_
 
 
 @given(values, st.lists(st.tuples(st.sampled_from(["redact", "remove", "set"]), pointers), max_size=4))
-@settings(max_examples=examples(50))
+@settings(max_examples=examples(100))
 def test_rules_after_one_another_give_what_each_gives_alone(
     payload: Any, edits: list[tuple[str, str]]
 ) -> None:
@@ -313,7 +313,7 @@ any_rules = st.lists(
 
 
 @given(any_rules, st.lists(st.tuples(TYPES, st.sampled_from(["a-1", "b-1"])), min_size=1, max_size=4))
-@settings(max_examples=examples(100))
+@settings(max_examples=examples(200))
 def test_rules_together_give_what_they_give_one_after_the_other(
     given_rules: list[dict[str, Any]], events: list[tuple[str, str]]
 ) -> None:

@@ -150,7 +150,7 @@ async def cut(text: bytes, places: Iterable[int]) -> AsyncIterator[bytes]:
         at = place
 
 
-@settings(max_examples=examples(50), deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.data())
 def test_two_sources_abreast_end_together_however_they_are_cut_and_read(data: st.DataObject) -> None:
     texts = [b"".join(b"%d\n" % i for i in range(data.draw(st.integers(0, 20)))) for _ in range(2)]

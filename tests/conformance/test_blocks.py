@@ -128,7 +128,7 @@ def test_thousands_of_random_blocks_go_through_unchanged(new_url: NewUrl) -> Non
         for store in stores:
             runner.run(store.init())
 
-        @settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.too_slow])
         @given(event_lines(), st.integers(0, 2**32))
         def go_through(lines: list[bytes], seed: int) -> None:
             nonlocal blocks

@@ -72,7 +72,7 @@ def _has(charset: str, character: str) -> bool:
         return False
 
 
-@settings(max_examples=examples(40), deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(st.sampled_from(CHARSETS), st.data(), st.lists(st.integers(0, 10_000), max_size=12))
 async def test_text_in_any_charset_arrives_exactly_cut_anywhere(
     charset: str, data: Any, cuts: list[int]
@@ -270,7 +270,7 @@ def packed(data: bytes, coding: str) -> bytes:
     return gzip.compress(data) if coding == "gzip" else zstd.compress(data)
 
 
-@settings(max_examples=examples(50), deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     st.sampled_from(["gzip", "zstd"]),
     st.binary(max_size=3000),

@@ -29,7 +29,7 @@ def texts_in(value: Any) -> list[str]:
     st.data(),
     st.booleans(),
 )
-@settings(max_examples=examples(50))
+@settings(max_examples=examples(100))
 def test_no_text_is_passed_over_for_how_it_is_spelled(value: Any, data: st.DataObject, ascii: bool) -> None:
     texts = [text for text in texts_in(value) if text]
     if not texts:

@@ -34,7 +34,7 @@ def test_a_cursor_known_by_its_text_is_read_as_its_counters() -> None:
     assert vector.decode("AAAAAAABAAAAAAEC" + "A" * 2032) == [1, 258] + [0] * 254
 
 
-@settings(max_examples=examples(20), deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(counters)
 def test_what_is_encoded_is_decoded_to_the_same(given: list[int]) -> None:
     text = vector.encode(given)
@@ -42,7 +42,7 @@ def test_what_is_encoded_is_decoded_to_the_same(given: list[int]) -> None:
     assert vector.decode(text) == given
 
 
-@settings(max_examples=examples(20), deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.binary(min_size=1536, max_size=1536))
 def test_what_is_decoded_is_encoded_to_the_same(packed: bytes) -> None:
     text = base64.b64encode(packed).decode()
@@ -85,7 +85,7 @@ def test_a_counter_that_six_bytes_cannot_hold_is_refused_by_name(counter: int) -
         vector.encode([counter] + [0] * 255)
 
 
-@settings(max_examples=examples(20), deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(counters, st.lists(st.tuples(st.integers(0, 255), st.integers(0, HIGHEST - 1)), max_size=20))
 def test_after_events_every_thread_is_behind_its_highest_and_never_goes_back(
     before: list[int], positions: list[tuple[int, int]]

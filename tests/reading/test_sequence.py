@@ -46,7 +46,7 @@ def is_taken(keys: Sequence[SortKey], cuts: Sequence[int] = ()) -> bool:
 TIMES = st.lists(st.lists(st.integers(0, 4), max_size=5), min_size=THREADS, max_size=THREADS)
 
 
-@settings(max_examples=examples(30))
+@settings(max_examples=examples(60))
 @given(st.data(), TIMES)
 def test_the_merge_is_taken_and_no_other_order_is(data: st.DataObject, threads: list[list[int]]) -> None:
     merged = merge(threads)
@@ -58,7 +58,7 @@ def test_the_merge_is_taken_and_no_other_order_is(data: st.DataObject, threads: 
     assert is_taken(other, cuts) == (other == merged)
 
 
-@settings(max_examples=examples(30))
+@settings(max_examples=examples(60))
 @given(st.data(), TIMES)
 def test_neighbours_that_change_places_are_found(data: st.DataObject, threads: list[list[int]]) -> None:
     merged = merge(threads)
