@@ -57,15 +57,15 @@ class DurablePostgres(Postgres):
     durability: ClassVar[dict[str, str]] = {}
 
 
-def run(command: Sequence[str], *, words: str = "", to: Path | None = None) -> Run:
-    """Run a command and measure it as a whole; `words` go to its standard input, its output into a file.
+def run(command: Sequence[str], *, words: str = "", to: Path | None = None, at: Path = ROOT) -> Run:
+    """Run a command in a folder and measure it as a whole; `words` go to its standard input, its output into a file.
 
     A command that prints {"events", "seconds"} says itself how long the operation took, without its start.
     """
     with to.open("wb") if to else open(os.devnull, "wb") as out:
         start = time.perf_counter()
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=out if to else subprocess.PIPE, cwd=ROOT
+            command, stdin=subprocess.PIPE, stdout=out if to else subprocess.PIPE, cwd=at
         )
         assert process.stdin is not None
         with process.stdin:
