@@ -183,6 +183,7 @@ HINDRANCES = {
         "ALTER TABLE events ADD total INT AS (LENGTH(payload)) VIRTUAL, ADD KEY (total)",
         "the column total",
     ),
+    "default": ("ALTER TABLE events ALTER COLUMN type SET DEFAULT 'SAVED'", "the default of type"),
     "check": ("ALTER TABLE events ADD CONSTRAINT short CHECK (LENGTH(type) < 99)", "the check short"),
     "partitions": (
         """ALTER TABLE events DROP KEY aggregate, ADD KEY aggregate (aggregateId, aggregateVersion)

@@ -281,6 +281,10 @@ class MysqlWriting(MysqlReading):
             SELECT CONCAT('the column ', column_name) FROM information_schema.columns
             WHERE table_schema = %(database)s AND table_name = %(events)s AND column_name NOT IN %(columns)s
             UNION ALL
+            SELECT CONCAT('the default of ', column_name) FROM information_schema.columns
+            WHERE table_schema = %(database)s AND table_name = %(events)s
+              AND column_default <> 'NULL'  -- so MariaDB says it of a column that has none
+            UNION ALL
             SELECT DISTINCT CONCAT('the partitions by ', partition_method) FROM information_schema.partitions
             WHERE table_schema = %(database)s AND table_name = %(events)s AND partition_name IS NOT NULL
             UNION ALL
