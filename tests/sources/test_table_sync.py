@@ -694,12 +694,12 @@ class TestBookmarks:
             SourceBookmark.parse(text)
 
     def test_it_is_read_as_it_was_written(self) -> None:
-        from eventferry.sources.positions import Place, Witness
+        from eventferry.sources.positions import RowPlace, Witness
 
         bookmark = SourceBookmark(b"12345678")
         assert SourceBookmark.parse(str(bookmark)) == bookmark
         for position in (-(2**63), 5, 2**63 - 1, 6):
-            place = Place(position and 7, position)
+            place = RowPlace(position and 7, position)
             bookmark = bookmark.moved(place, [Witness.of(place, b"line")])
             assert SourceBookmark.parse(str(bookmark)) == bookmark
         assert len(bookmark.witnesses) == 3

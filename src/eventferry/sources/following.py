@@ -20,7 +20,7 @@ from eventferry.lines.source_lines import SourceLines
 from eventferry.reading.following import Polling
 from eventferry.sources.foreign import Reader, Snapshot
 from eventferry.sources.mapper import Mapper
-from eventferry.sources.positions import WITNESSES, Order, Place, SourceBookmark, Witness
+from eventferry.sources.positions import WITNESSES, Order, RowPlace, SourceBookmark, Witness
 from eventferry.sources.source import ForeignSource
 from eventferry.sources.window import Window, window_of
 
@@ -66,20 +66,20 @@ class Table:
         end = "" if limit is None else f" LIMIT {limit}"
         return f"{self._reader.statement} WHERE {where} ORDER BY {self._order.rising}{end}"
 
-    def place(self, row: Sequence[Any]) -> Place:
+    def place(self, row: Sequence[Any]) -> RowPlace:
         """Where a row is."""
         return self._order.place(row)
 
-    def behind(self, place: Place | None) -> str | None:
+    def behind(self, place: RowPlace | None) -> str | None:
         """A condition: rows behind a place."""
         return None if place is None else self._order.behind(place)
 
-    async def first(self, snapshot: Snapshot, *conditions: str | None) -> Place | None:
+    async def first(self, snapshot: Snapshot, *conditions: str | None) -> RowPlace | None:
         """The first place of the rows that fulfil conditions."""
         rows = await snapshot.ask(self.statement(*conditions, limit=1))
         return self._order.place(rows[0]) if rows else None
 
-    async def last(self, snapshot: Snapshot) -> Place | None:
+    async def last(self, snapshot: Snapshot) -> RowPlace | None:
         """The last place that the snapshot sees."""
         rows = await snapshot.ask(f"{self._reader.statement} ORDER BY {self._order.falling} LIMIT 1")
         return self._order.place(rows[0]) if rows else None
@@ -94,7 +94,7 @@ class Table:
         rows = await snapshot.ask(self.statement(*conditions, self._kept, limit=1))
         return decode_event(*self.mapper().lines(rows)) if rows else None
 
-    async def counts(self, snapshot: Snapshot, ids: Sequence[str], place: Place) -> dict[str, int]:
+    async def counts(self, snapshot: Snapshot, ids: Sequence[str], place: RowPlace) -> dict[str, int]:
         """How many events each of these aggregates has up to a place."""
         prefix = self._source.mapping.aggregate.prefix
         found: dict[str, int] = {}
@@ -120,7 +120,7 @@ class Table:
         kinds = ", ".join(f"'{kind}'" for kind in sorted(self._source.kept))
         return f"(mapped.kind IS NULL OR mapped.kind IN ({kinds}))"
 
-    def admitted(self, rows: Sequence[Sequence[Any]], before: Place | None) -> tuple[int, Place | None]:
+    def admitted(self, rows: Sequence[Sequence[Any]], before: RowPlace | None) -> tuple[int, RowPlace | None]:
         """How many of the rows behind a place may be taken, and the place of the first that may not. Raises
         SourceRowError where two have the same place."""
         for count, row in enumerate(rows):
@@ -243,8 +243,8 @@ class SourceFollower:
         return SourceLines(text, len(lines), self._mapper.versions)
 
     async def _rows(
-        self, snapshot: Snapshot, place: Place | None
-    ) -> tuple[list[tuple[Any, ...]], int, Place | None]:
+        self, snapshot: Snapshot, place: RowPlace | None
+    ) -> tuple[list[tuple[Any, ...]], int, RowPlace | None]:
         """The rows that may be taken, how many were asked for, and the place of the first that may not."""
         table = self._table
         behind, condition = table.behind(place), table.window.condition

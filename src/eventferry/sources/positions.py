@@ -30,7 +30,7 @@ _PLACE = struct.Struct(">qq")
 _CHECKSUM_BYTES = 4
 
 
-class Place(NamedTuple):
+class RowPlace(NamedTuple):
     """Where a row stands; places sort as their rows do. `transaction` is 0 where the mapping gives none."""
 
     transaction: int
@@ -40,11 +40,11 @@ class Place(NamedTuple):
 class Witness(NamedTuple):
     """An event that was read."""
 
-    place: Place
+    place: RowPlace
     digest: bytes
 
     @classmethod
-    def of(cls, place: Place, line: bytes) -> Witness:
+    def of(cls, place: RowPlace, line: bytes) -> Witness:
         """With a digest of the line that its row alone becomes."""
         return cls(place, hashlib.blake2b(line, digest_size=DIGEST_BYTES).digest())
 
@@ -59,10 +59,10 @@ class SourceBookmark(NamedTuple):
     """
 
     mapping: bytes
-    place: Place | None = None
+    place: RowPlace | None = None
     witnesses: tuple[Witness, ...] = ()
 
-    def moved(self, place: Place, witnesses: Sequence[Witness]) -> SourceBookmark:
+    def moved(self, place: RowPlace, witnesses: Sequence[Witness]) -> SourceBookmark:
         """Behind further rows."""
         return self._replace(place=place, witnesses=(*self.witnesses, *witnesses)[-WITNESSES:])
 
@@ -92,10 +92,10 @@ class SourceBookmark(NamedTuple):
         if not rest:
             return cls(mapping)
         witnesses = tuple(
-            Witness(Place(*_PLACE.unpack_from(rest, start)), rest[start + _PLACE.size : start + size])
+            Witness(RowPlace(*_PLACE.unpack_from(rest, start)), rest[start + _PLACE.size : start + size])
             for start in range(_PLACE.size, len(rest), size)
         )
-        return cls(mapping, Place(*_PLACE.unpack_from(rest)), witnesses)
+        return cls(mapping, RowPlace(*_PLACE.unpack_from(rest)), witnesses)
 
 
 def _checksum(body: bytes) -> bytes:
@@ -112,30 +112,30 @@ class Order:
         self.rising = ", ".join(names)
         self.falling = ", ".join(f"{name} DESC" for name in names)
 
-    def behind(self, place: Place | None) -> str:
+    def behind(self, place: RowPlace | None) -> str:
         """A condition: rows behind a place."""
         if place is None:
             return "1 = 1"
         return self._compared(">", place)
 
-    def until(self, place: Place) -> str:
+    def until(self, place: RowPlace) -> str:
         """A condition: rows up to a place."""
         return self._compared("<=", place)
 
-    def at(self, places: Sequence[Place]) -> str:
+    def at(self, places: Sequence[RowPlace]) -> str:
         """A condition: rows at these places."""
         return f"({' OR '.join(self._compared('=', place) for place in places)})"
 
-    def _compared(self, operator: str, place: Place) -> str:
+    def _compared(self, operator: str, place: RowPlace) -> str:
         if self._has_transaction:
             return f"(mapped.transaction, mapped.position) {operator} ('{place.transaction}'::xid8, {place.position})"
         return f"mapped.position {operator} {place.position}"
 
-    def place(self, row: Sequence[Any]) -> Place:
+    def place(self, row: Sequence[Any]) -> RowPlace:
         """The place of a row. Raises SourceRowError."""
         position = row[0]
         if type(position) is not int:
             raise SourceRowError(
                 "a position is a whole number", source=self._mapping, position=None, column="position"
             )
-        return Place(row[-1] if self._has_transaction else 0, position)
+        return RowPlace(row[-1] if self._has_transaction else 0, position)

@@ -30,7 +30,7 @@ from typing import NamedTuple, Protocol
 from eventferry.errors import MappingError, UnsupportedStoreError
 from eventferry.sources.foreign import ForeignDatabase, Reader, Snapshot
 from eventferry.sources.mapping import Mapping
-from eventferry.sources.positions import Place
+from eventferry.sources.positions import RowPlace
 
 SETTLE = 10.0
 """Seconds for which a missing number may still appear where nothing tells it."""
@@ -53,10 +53,10 @@ class Window(Protocol):
     async def prepare(self, database: ForeignDatabase) -> None:
         """Before each look, and before its snapshot."""
 
-    def admits(self, before: Place | None, place: Place) -> bool:
+    def admits(self, before: RowPlace | None, place: RowPlace) -> bool:
         """Whether a row may be taken that the condition lets pass. `before` is the place of the last one that was."""
 
-    async def stopped(self, snapshot: Snapshot, at: Place, highest: Place) -> bool:
+    async def stopped(self, snapshot: Snapshot, at: RowPlace, highest: RowPlace) -> bool:
         """A look has met a row that may not be taken; `highest` is the last place that its snapshot sees. Whether the
         next look gets further even at once. Raises UnsupportedStoreError where none ever will."""
 
@@ -104,11 +104,11 @@ class EveryRow:
     async def prepare(self, database: ForeignDatabase) -> None:
         """Nothing to do."""
 
-    def admits(self, before: Place | None, place: Place) -> bool:
+    def admits(self, before: RowPlace | None, place: RowPlace) -> bool:
         """All of them."""
         return True
 
-    async def stopped(self, snapshot: Snapshot, at: Place, highest: Place) -> bool:
+    async def stopped(self, snapshot: Snapshot, at: RowPlace, highest: RowPlace) -> bool:
         """At rows that the condition does not let pass."""
         return False
 
@@ -119,7 +119,7 @@ class EndedTransactions(EveryRow):
     # The cast refuses what is no xid8, for which this would be wrong, and otherwise does nothing.
     condition: str | None = "mapped.transaction::xid8 < pg_snapshot_xmin(pg_current_snapshot())"
 
-    async def stopped(self, snapshot: Snapshot, at: Place, highest: Place) -> bool:
+    async def stopped(self, snapshot: Snapshot, at: RowPlace, highest: RowPlace) -> bool:
         """Wait for the oldest transaction that runs; not for one of another server."""
         [(following,)] = await snapshot.ask("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
         if highest.transaction >= following:
@@ -187,7 +187,7 @@ class DrawnNumbers:
                 # One that was prepared meanwhile may have got another name by it.
                 mark.holders = mark.holders - gone | prepared
 
-    def admits(self, before: Place | None, place: Place) -> bool:
+    def admits(self, before: RowPlace | None, place: RowPlace) -> bool:
         """Those up to the last mark that holds, and behind it those that follow one another without a gap."""
         if self._settled is not None and place.position <= self._settled:
             return True
@@ -195,7 +195,7 @@ class DrawnNumbers:
         floor = max((position for position in known if position is not None), default=None)
         return floor is not None and place.position == floor + 1
 
-    async def stopped(self, snapshot: Snapshot, at: Place, highest: Place) -> bool:
+    async def stopped(self, snapshot: Snapshot, at: RowPlace, highest: RowPlace) -> bool:
         """Make a mark."""
         holders = await self._alive(snapshot)
         mark = _Mark(highest.position, {holder.transaction for holder in holders}, time.monotonic())

@@ -15,7 +15,7 @@ from eventferry.lifecycle import Life, aclosing
 from eventferry.lines.event import Event
 from eventferry.lines.source_lines import SourceLines
 from eventferry.sources.following import SourceFollower, Table, bookmark_of, open_table
-from eventferry.sources.positions import Place, SourceBookmark
+from eventferry.sources.positions import RowPlace, SourceBookmark
 from eventferry.sources.source import ForeignSource, Reading
 from eventferry.state.erasures import Erasure
 from eventferry.syncing.source import NO_IDENTITY, Waiting
@@ -129,7 +129,7 @@ class TableFollowing:
         patience: for how many seconds one that does not follow waits for rows that may not be taken yet.
     """
 
-    def __init__(self, follower: SourceFollower, end: Place | None, patience: float) -> None:
+    def __init__(self, follower: SourceFollower, end: RowPlace | None, patience: float) -> None:
         self._follower = follower
         self._end = end
         self._patience = patience
