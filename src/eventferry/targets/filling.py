@@ -48,7 +48,7 @@ class Filling(Protocol):
         """Keep nothing that was not committed, and leave no connection. Twice is fine."""
 
 
-class Place(NamedTuple):
+class TargetPlace(NamedTuple):
     """Where a table is: what begins to fill it, what messages call it, and its parts for the log."""
 
     begin: Callable[[Product, float], Awaitable[Filling]]

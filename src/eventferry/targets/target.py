@@ -23,7 +23,7 @@ from eventferry.lines.limits import Limits
 from eventferry.lines.marker import refuse_marker
 from eventferry.operation_log import Operation
 from eventferry.targets import PRODUCTS
-from eventferry.targets.filling import Doubled, Filling, Place
+from eventferry.targets.filling import Doubled, Filling, TargetPlace
 from eventferry.targets.message_db import MessageDb
 from eventferry.targets.product import Product, Row
 from eventferry.targets.pyeventsourcing import PyEventSourcing
@@ -83,7 +83,7 @@ class ForeignTarget:
             self._product = PyEventSourcing(
                 settings, "sqlite" if address.database == "sqlite" else "postgresql"
             )
-        self._place: Place = filling.place_of(address.place, settings)
+        self._place: TargetPlace = filling.place_of(address.place, settings)
         if settings:
             raise UsageError(f"{product} has no option {', '.join(sorted(settings))}")
         self._busy_timeout = busy_timeout

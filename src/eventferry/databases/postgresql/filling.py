@@ -17,17 +17,17 @@ from eventferry.databases.postgresql.tables import columns, literal, quoted
 from eventferry.errors import DatabaseError, StoreUnreachableError
 from eventferry.importing.batch import Batch
 from eventferry.lifecycle import to_the_end
-from eventferry.targets.filling import Doubled, Misplaced, Place, foreign, full, missing
+from eventferry.targets.filling import Doubled, Misplaced, TargetPlace, foreign, full, missing
 from eventferry.targets.product import Product, Row
 
 _COPIED = re.compile(r"^COPY .*, line (\d+)", re.MULTILINE)
 _KEY = re.compile(r"Key \((?:.*, )?\"?(\w+)\"?\)=")
 
 
-def place_of(address: str, settings: dict[str, Any]) -> Place:
+def place_of(address: str, settings: dict[str, Any]) -> TargetPlace:
     """A database at a URL without its query; the settings that are left are libpq's. Raises UsageError."""
     server = server_at(address, {name: str(settings.pop(name)) for name in list(settings)})
-    return Place(partial(PostgresFilling.begin, server), server.place, server.names)
+    return TargetPlace(partial(PostgresFilling.begin, server), server.place, server.names)
 
 
 class PostgresFilling:

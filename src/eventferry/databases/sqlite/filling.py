@@ -17,16 +17,16 @@ from eventferry.databases.thread import threaded
 from eventferry.errors import StoreNotFoundError
 from eventferry.importing.batch import Batch
 from eventferry.lifecycle import to_the_end
-from eventferry.targets.filling import Doubled, Misplaced, Place, foreign, full, missing
+from eventferry.targets.filling import Doubled, Misplaced, TargetPlace, foreign, full, missing
 from eventferry.targets.product import Product, Row
 
 
-def place_of(address: str, settings: dict[str, Any]) -> Place:
+def place_of(address: str, settings: dict[str, Any]) -> TargetPlace:
     """A file at a URL without its query, or a plain path. Raises UsageError."""
     path = path_of(address)
     # A file's name may hold bytes that are no text.
     names = {"databaseFile": os.fsencode(path).decode(errors="replace")}
-    return Place(partial(SqliteFilling.begin, path), path, names)
+    return TargetPlace(partial(SqliteFilling.begin, path), path, names)
 
 
 class SqliteFilling:
