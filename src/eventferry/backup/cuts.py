@@ -19,7 +19,7 @@ from eventferry import cursor as vector
 from eventferry.changing.selection import Selection
 from eventferry.errors import StoreReplacedError, UsageError
 from eventferry.lifecycle import aclosing
-from eventferry.reading.bookmarks import Bookmark, Seen, decode, seen_in
+from eventferry.reading.bookmarks import Bookmark, EventDigest, decode, event_digest
 
 
 class _Place(msgspec.Struct, rename="camel", gc=False):
@@ -88,8 +88,8 @@ class AtTime:
         unread = [0] * vector.THREADS
         for thread, (counter, _) in self._last.items():
             unread[thread] = counter + 1
-        seen = {thread: seen_in(line) for thread, (_, line) in self._last.items()}
-        return str(Bookmark(self._identity, unread, seen))
+        digests = {thread: event_digest(line) for thread, (_, line) in self._last.items()}
+        return str(Bookmark(self._identity, unread, digests))
 
     def takes(self, place: _Place, line: bytes) -> bool:
         """Whether no event of its thread so far is later, and this one is not."""
@@ -126,13 +126,13 @@ class AtBookmark:
                     f"the bookmark has read thread {thread} up to {counter}, where the backup ends at {head}: it "
                     "was made behind the last run"
                 )
-        self._last: dict[int, Seen] = {}
+        self._last: dict[int, EventDigest] = {}
 
     def takes(self, place: _Place, line: bytes) -> bool:
         """Whether the bookmark has read it."""
         unread = self._written.unread[place.thread_id]
         if place.thread_counter == unread - 1:
-            self._last[place.thread_id] = seen_in(line)
+            self._last[place.thread_id] = event_digest(line)
         return place.thread_counter < unread
 
     def end(self) -> None:

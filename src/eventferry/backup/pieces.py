@@ -23,7 +23,7 @@ from eventferry.backup.storage import Storage, is_repository_url, open_storage, 
 from eventferry.clock import now
 from eventferry.errors import OrderError, RepositoryDamagedError, RepositoryError, UsageError
 from eventferry.lines.marker import marker_of, refuse_marker
-from eventferry.reading.bookmarks import Written, encode, fingerprint_of, seen_in
+from eventferry.reading.bookmarks import Written, encode, event_digest, fingerprint_of
 from eventferry.reading.sequence import SequenceCheck
 
 
@@ -54,7 +54,7 @@ class Writing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Last(msgspec.Struct, array_like=True):
-    """The last event of a thread in a part: its counter, and `Seen.whole` and `Seen.bare` of it."""
+    """The last event of a thread in a part: its counter, and `whole` and `bare` of its `EventDigest`."""
 
     counter: int
     whole: bytes
@@ -225,8 +225,8 @@ class _Pieces:
         await put(self._storage, self._chain, made)
         lasts = {}
         for thread, (counter, line) in self._lasts.items():
-            seen = seen_in(line)
-            lasts[thread] = Last(counter, seen.whole, seen.bare)
+            digest = event_digest(line)
+            lasts[thread] = Last(counter, digest.whole, digest.bare)
         self._piece.parts.append(PlacedPart(made.part, lasts))
         self._lasts.clear()
         self._maker = PartMaker(None, self._recipients)

@@ -57,7 +57,7 @@ class Written(NamedTuple):
     unread: list[int]
 
 
-class Seen(NamedTuple):
+class EventDigest(NamedTuple):
     """What is kept of an event that was read: digests of all of it and of all but its payload, the same for equal
     events however their databases spell them, and what tells whether an erasure concerns it."""
 
@@ -74,7 +74,7 @@ class Bookmark(NamedTuple):
     identity: bytes  # of the store, hashed; zeros where it has none that outlasts a backup
     unread: Sequence[int]  # the 256 next counters
     # Of the last event that was read, by thread. One in which none was, or whose last counters were a gap, has none.
-    last: Mapping[int, Seen]
+    last: Mapping[int, EventDigest]
 
     @classmethod
     async def at(cls, reading: Reading, unread: Sequence[int]) -> Bookmark:
@@ -106,7 +106,7 @@ class Bookmark(NamedTuple):
     async def moved(self, reading: Reading, lines: Lines, unread: Sequence[int]) -> Bookmark:
         """The bookmark behind a page, which this reading gave."""
         threads = {thread for thread in range(vector.THREADS) if unread[thread] != self.unread[thread]}
-        last = {thread: seen for thread, seen in self.last.items() if thread not in threads}
+        last = {thread: digest for thread, digest in self.last.items() if thread not in threads}
         texts = _last_lines(lines)
         known = {thread for thread in threads & texts.keys() if texts[thread][0] == unread[thread] - 1}
         last |= {thread: _placed(texts[thread][1])[2] for thread in known}
@@ -129,7 +129,7 @@ class Bookmark(NamedTuple):
     @property
     def fingerprint(self) -> bytes:
         """Of the last events that were read."""
-        return fingerprint_of({thread: (seen.whole, seen.bare) for thread, seen in self.last.items()})
+        return fingerprint_of({thread: (digest.whole, digest.bare) for thread, digest in self.last.items()})
 
     def is_alike(self, fingerprint: bytes) -> bool:
         """Whether a fingerprint is of these events, but for payloads, from which something may have been erased."""
@@ -140,7 +140,8 @@ class Bookmark(NamedTuple):
 
 
 def fingerprint_of(last: Mapping[int, tuple[bytes, bytes]]) -> bytes:
-    """The fingerprint of the last event that was read in each thread, as `Seen.whole` and `Seen.bare` of it."""
+    """The fingerprint of the last event that was read in each thread, as the `whole` and `bare` of an
+    `EventDigest`."""
     found = sorted(last.items())
     whole = b"".join(bytes([thread]) + whole for thread, (whole, _) in found)
     bare = b"".join(bytes([thread]) + bare for thread, (_, bare) in found)
@@ -197,21 +198,21 @@ def _hash(text: bytes, size: int) -> bytes:
     return hashlib.blake2b(text, digest_size=size).digest()
 
 
-async def _rewritten(reading: Reading) -> Callable[[Seen], bool]:
+async def _rewritten(reading: Reading) -> Callable[[EventDigest], bool]:
     """What tells whether the payload of an event may have been another one before: something was erased from it, or it
     was archived or recalled."""
     known = Erased(await erasures.load(reading)), Archived(await archives.load(reading))
-    return lambda seen: any(each.concerns(seen.type, seen.aggregate_id, seen.timestamp) for each in known)
+    return lambda event: any(each.concerns(event.type, event.aggregate_id, event.timestamp) for each in known)
 
 
-async def _last_at(reading: Reading, unread: Sequence[int], threads: Iterable[int]) -> dict[int, Seen]:
+async def _last_at(reading: Reading, unread: Sequence[int], threads: Iterable[int]) -> dict[int, EventDigest]:
     """The last events before these counters, by thread."""
     places = [(thread, unread[thread] - 1) for thread in threads if unread[thread] > 0]
-    last: dict[int, Seen] = {}
+    last: dict[int, EventDigest] = {}
     while places:
         lines = await reading.lines_at(places, _LINES_BYTES)
         found = [_placed(line) for line in lines]
-        last |= {thread: seen for thread, _, seen in found}
+        last |= {thread: digest for thread, _, digest in found}
         # A call ends early when its lines are large. What it did not find before its last line is not there.
         if not found or len(found) == len(places):
             break
@@ -228,7 +229,7 @@ def _last_lines(lines: Lines) -> dict[int, tuple[int, bytes]]:
     return dict(places)
 
 
-def seen_in(line: bytes) -> Seen:
+def event_digest(line: bytes) -> EventDigest:
     """What a bookmark keeps of a line's event."""
     return _placed(line)[2]
 
@@ -248,7 +249,7 @@ class _Read(msgspec.Struct, rename="camel", gc=False):
 _READ = msgspec.json.Decoder(_Read)
 
 
-def _placed(line: bytes) -> tuple[int, int, Seen]:
+def _placed(line: bytes) -> tuple[int, int, EventDigest]:
     """The thread and the counter of a line's event, and what is kept of it."""
     try:
         event = _READ.decode(line)
@@ -260,11 +261,11 @@ def _placed(line: bytes) -> tuple[int, int, Seen]:
         return (
             odd.thread_id,
             odd.thread_counter,
-            Seen(digest, digest, odd.type, odd.aggregate_id, odd.timestamp),
+            EventDigest(digest, digest, odd.type, odd.aggregate_id, odd.timestamp),
         )
     place = event.thread_id, event.thread_counter
     fields = f"{place} {event.timestamp} {event.aggregate_version} {event.aggregate_id!r} {event.type!r} "
     hashed = hashlib.blake2b(fields.encode(), digest_size=_DIGEST_BYTES)
     bare = hashed.digest()
     hashed.update(payload)
-    return *place, Seen(hashed.digest(), bare, event.type, event.aggregate_id, event.timestamp)
+    return *place, EventDigest(hashed.digest(), bare, event.type, event.aggregate_id, event.timestamp)
