@@ -31,7 +31,7 @@ from eventferry.console.sessions import Sessions, Visitor
 from eventferry.http.guards import Guards
 from eventferry.http.handling import Service
 from eventferry.http.problems import RefusedError
-from eventferry.http.watch import seen
+from eventferry.http.watch import record_of
 
 PAGES: tuple[Page[Any], ...] = (
     overview.overview_page,
@@ -144,7 +144,7 @@ class _Path:
         await response(scope, receive, send)
 
     async def _refused(self, request: Request) -> Response:
-        seen(request.scope).route = ROOT
+        record_of(request.scope).route = ROOT
         try:
             self._console.guards.check_source(request.scope, changes=False)
             visitor = self._console.sessions.visitor(request)

@@ -34,7 +34,7 @@ from eventferry.http.limits import Limits
 from eventferry.http.parameters import parsed_query
 from eventferry.http.problems import RefusedError, message_of, name_of, status_of
 from eventferry.http.tokens import Scope
-from eventferry.http.watch import seen
+from eventferry.http.watch import record_of
 from eventferry.operation_log import told_elsewhere
 
 ROOT = "/console"
@@ -167,7 +167,7 @@ class Page(Generic[Q]):
 
     async def answer(self, house: House, request: Request) -> Response:
         """Answer a request with the page, or with a page that tells why not."""
-        seen(request.scope).route, seen(request.scope).operation = ROOT + self.path, self.operation
+        record_of(request.scope).route, record_of(request.scope).operation = ROOT + self.path, self.operation
         visitor = None
         try:
             house.guards.check_source(request.scope, changes=self.method == "POST")

@@ -28,7 +28,7 @@ from eventferry.http.problems import RefusedError, problem
 from eventferry.http.route import Handler
 from eventferry.http.routes import ROUTES
 from eventferry.http.tokens import TokenFile, Tokens
-from eventferry.http.watch import Watch, seen
+from eventferry.http.watch import Watch, record_of
 
 if TYPE_CHECKING:
     from eventferry.console.app import Console
@@ -151,7 +151,7 @@ class _Path:
         method = scope["method"]
         route = self._routes.get(method)
         if route is None:
-            seen(scope).route = next(iter(self._routes.values())).path
+            record_of(scope).route = next(iter(self._routes.values())).path
             response = self._without_route(method)
         else:
             response = await self._answer(route, Request(scope, receive, send))
@@ -159,7 +159,7 @@ class _Path:
 
     async def _answer(self, route: Handler[Any], request: Request) -> Response:
         scope = request.scope
-        seen(scope).route, seen(scope).operation = route.path, route.operation
+        record_of(scope).route, record_of(scope).operation = route.path, route.operation
         try:
             await self._guards.check(scope, route.scopes, changes=route.changes, basic=route.is_plain)
         except RefusedError as error:

@@ -25,7 +25,7 @@ from eventferry.errors import EventferryError, UsageError
 from eventferry.http.problems import RefusedError
 from eventferry.http.tokens import Scope as TokenScope
 from eventferry.http.tokens import Token, Tokens
-from eventferry.http.watch import seen
+from eventferry.http.watch import record_of
 
 log = logging.getLogger("eventferry.http")
 
@@ -165,7 +165,7 @@ class Guards:
         if not name:
             await self.count_attempt(scope)
             return
-        seen(scope).user = name
+        record_of(scope).user = name
         if self.rate is not None:
             await self.rate.check(f"token {name}")
 

@@ -18,11 +18,11 @@ from eventferry.http.problems import RefusedError, problem
 
 log = logging.getLogger("eventferry.http.access")
 
-_SEEN = "eventferry.seen"
+_RECORD = "eventferry.record"
 
 
 @dataclass(slots=True)
-class Seen:
+class RequestRecord:
     """What becomes known about a request while it is answered.
 
     Attributes:
@@ -40,9 +40,9 @@ class Seen:
     bytes_out: int = 0
 
 
-def seen(scope: Scope) -> Seen:
+def record_of(scope: Scope) -> RequestRecord:
     """The record of a request."""
-    return cast(Seen, scope.setdefault(_SEEN, Seen()))
+    return cast(RequestRecord, scope.setdefault(_RECORD, RequestRecord()))
 
 
 class Watch:
@@ -57,23 +57,23 @@ class Watch:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = scope[_SEEN] = Seen()
+        record = scope[_RECORD] = RequestRecord()
         headers = Headers(scope=scope)
         trace = tracing.enter(headers.get(tracing.HEADER), headers.get(tracing.STATE_HEADER))
         start = time.perf_counter()
 
         async def counted_receive() -> Message:
             message = await receive()
-            request.bytes_in += len(message.get("body", b""))
+            record.bytes_in += len(message.get("body", b""))
             return message
 
         async def counted_send(message: Message) -> None:
             if message["type"] == "http.response.start":
-                request.status = message["status"]
+                record.status = message["status"]
                 MutableHeaders(scope=message)[tracing.HEADER] = trace.parent
             await send(message)
-            request.bytes_out += len(message.get("body", b""))
-            request.cut = message["type"] != "http.response.body" or message.get("more_body", False)
+            record.bytes_out += len(message.get("body", b""))
+            record.cut = message["type"] != "http.response.body" or message.get("more_body", False)
 
         app = self._app
         if (refusal := _unclear_length(scope, headers)) is not None:
@@ -81,17 +81,17 @@ class Watch:
         try:
             await app(scope, counted_receive, counted_send)
         finally:
-            self._tell(scope, request, trace, time.perf_counter() - start)
+            self._tell(scope, record, trace, time.perf_counter() - start)
 
-    def _tell(self, scope: Scope, request: Seen, trace: tracing.Trace, seconds: float) -> None:
+    def _tell(self, scope: Scope, record: RequestRecord, trace: tracing.Trace, seconds: float) -> None:
         metrics = self._metrics
         # Requests for unknown routes or methods must not create new time series.
-        method = scope["method"] if request.operation else ""
-        metrics.requests.labels(method, request.route, request.status).inc()
-        if request.operation:
-            metrics.bytes.labels(request.operation, "in").inc(request.bytes_in)
-            metrics.bytes.labels(request.operation, "out").inc(request.bytes_out)
-            metrics.seconds.labels(request.operation).observe(seconds)
+        method = scope["method"] if record.operation else ""
+        metrics.requests.labels(method, record.route, record.status).inc()
+        if record.operation:
+            metrics.bytes.labels(record.operation, "in").inc(record.bytes_in)
+            metrics.bytes.labels(record.operation, "out").inc(record.bytes_out)
+            metrics.seconds.labels(record.operation).observe(seconds)
         client = scope.get("client") or ("",)
         fields: dict[str, Any] = {
             "method": scope["method"],
@@ -99,15 +99,15 @@ class Watch:
             "path": (scope.get("raw_path") or quote(scope["path"]).encode()).decode(
                 "ascii", "backslashreplace"
             ),
-            "route": request.route,
-            "operation": request.operation,
-            "status": request.status,
-            "cut": request.cut,
+            "route": record.route,
+            "operation": record.operation,
+            "status": record.status,
+            "cut": record.cut,
             "seconds": round(seconds, 6),
-            "bytes_in": request.bytes_in,
-            "bytes_out": request.bytes_out,
+            "bytes_in": record.bytes_in,
+            "bytes_out": record.bytes_out,
             "client": client[0],
-            "user": request.user,
+            "user": record.user,
             **tracing.fields(trace),
         }
         log.info(" ".join(f"{name}={_word(value)}" for name, value in fields.items()), extra=fields)
