@@ -42,7 +42,7 @@ class SyncState(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
         return self.target in (None, target)
 
 
-class Problem(msgspec.Struct, frozen=True):
+class SyncProblem(msgspec.Struct, frozen=True):
     """The last error of a sync, and when it was, in ms since 1970."""
 
     at: int
@@ -55,7 +55,7 @@ class SyncRow(msgspec.Struct, frozen=True):
     source: str
     state: SyncState
     text: str
-    problem: Problem | None
+    problem: SyncProblem | None
 
 
 RESTORED = "restored"
@@ -86,7 +86,7 @@ async def _load(reading: Reading, *, void: bool = False) -> list[SyncRow]:
             source,
             msgspec.json.decode(state, type=SyncState),
             state,
-            None if problem is None else msgspec.json.decode(problem, type=Problem),
+            None if problem is None else msgspec.json.decode(problem, type=SyncProblem),
         )
         for source, state, problem in rows
     ]
@@ -133,7 +133,7 @@ async def save(writing: Writing, source: str, before: str | None, after: SyncSta
     return text if changed else None
 
 
-async def note_problem(writing: Writing, source: str, problem: Problem | None) -> None:
+async def note_problem(writing: Writing, source: str, problem: SyncProblem | None) -> None:
     """Keep the last error of a sync, for whoever asks how it is; None: it goes well again."""
     table, source_column, _, problem_column = _TABLE.names(writing)
     await writing.change(

@@ -56,7 +56,7 @@ async def status_of(target: Database, source: Source | None) -> list[SyncStatus]
     waiting = await source.waiting(row.state.bookmark)
     if waiting.problem is not None:
         error = not_as_synced(waiting.problem, source.place)
-        problem = syncs.Problem(now(), f"{type(error).__name__}: {error}")
+        problem = syncs.SyncProblem(now(), f"{type(error).__name__}: {error}")
         return [_status(msgspec.structs.replace(row, problem=problem))]
     lag = 0.0 if waiting.since is None else max(now() - waiting.since, 0) / 1000
     return [msgspec.structs.replace(_status(row), lag_events=waiting.events, lag_seconds=lag)]

@@ -50,7 +50,7 @@ from eventferry.lines.source_lines import SourceLines
 from eventferry.operation_log import Operation
 from eventferry.reading.questions import identity_of
 from eventferry.state import erasures, owners, syncs
-from eventferry.state.syncs import Mode, Problem, SyncState
+from eventferry.state.syncs import Mode, SyncProblem, SyncState
 from eventferry.syncing.erasures import ErasureChanges
 from eventferry.syncing.filling import Filling
 from eventferry.syncing.placing import Placing
@@ -495,7 +495,7 @@ class Sync:
             return
         # The target of a sync with changes may be one that shall not hold what the function was given.
         told = error.reason if isinstance(error, ChangeError) else str(error)
-        problem = Problem(now(), f"{type(error).__name__}: {told}")
+        problem = SyncProblem(now(), f"{type(error).__name__}: {told}")
         self._has_problem = True
         with suppress(EventferryError, TimeoutError):
             async with asyncio.timeout(_NOTING_SECONDS):
