@@ -9,7 +9,7 @@ from eventferry.changing.selection import Selection
 from eventferry.database import Database, Filter
 from eventferry.lines.event import Event
 from eventferry.reading.exporting import PAGE_BYTES, PAGE_EVENTS
-from eventferry.reading.pages import Lines, Pages
+from eventferry.reading.pages import PageLines, Pages
 
 
 class Scan:
@@ -44,7 +44,7 @@ class Scan:
         """Behind the last event that was looked at."""
         return vector.encode(self._unread)
 
-    async def pages(self) -> AsyncGenerator[Lines, None]:
+    async def pages(self) -> AsyncGenerator[PageLines, None]:
         """The pages. Whoever stops within one says so by `stop`."""
         pages = self._pages
         self.is_end = self._is_nothing
@@ -66,7 +66,7 @@ class Scan:
         looked_at = number + 1
         if looked_at == lines.number:
             return
-        self._unread = Lines(b"", lines.threads[:looked_at], lines.counters[:looked_at]).behind(before)
+        self._unread = PageLines(b"", lines.threads[:looked_at], lines.counters[:looked_at]).behind(before)
         self.scanned -= lines.number - looked_at
         self.is_end = False
 

@@ -16,7 +16,7 @@ from eventferry.lifecycle import aclosing
 from eventferry.lines.damaged import seen_event, seen_lines
 from eventferry.lines.event import Event
 from eventferry.looking.scanning import Scan
-from eventferry.reading.pages import Lines
+from eventferry.reading.pages import PageLines
 
 FOUND_BYTES = 16 * 1024 * 1024
 """Bytes of the lines of the events that a call gives, at most, after at least one."""
@@ -149,7 +149,7 @@ async def search(
     return SearchPage(found, walk.cursor, walk.scanned, walk.is_end)
 
 
-def _candidates(wanted: Wanted, page: Lines) -> Iterator[tuple[int, bytes]]:
+def _candidates(wanted: Wanted, page: PageLines) -> Iterator[tuple[int, bytes]]:
     """The lines that may match, with their numbers: most of them are told by their text, without decoding it."""
     needles = wanted.needles
     if all(needle.may_be_in(page.text) for needle in needles):

@@ -33,7 +33,7 @@ from eventferry.comparing.canonical import canonical
 from eventferry.database import Reading
 from eventferry.errors import InputError, StoreReplacedError, UsageError
 from eventferry.lines.damaged import seen_event
-from eventferry.reading.pages import Lines
+from eventferry.reading.pages import PageLines
 from eventferry.reading.questions import IDENTITY_BYTES, identity_of, refuse_ahead
 from eventferry.state import archives, erasures
 from eventferry.state.archives import Archived
@@ -103,7 +103,7 @@ class Bookmark(NamedTuple):
                 raise _other_history()
         return found
 
-    async def moved(self, reading: Reading, lines: Lines, unread: Sequence[int]) -> Bookmark:
+    async def moved(self, reading: Reading, lines: PageLines, unread: Sequence[int]) -> Bookmark:
         """The bookmark behind a page, which this reading gave."""
         threads = {thread for thread in range(vector.THREADS) if unread[thread] != self.unread[thread]}
         last = {thread: digest for thread, digest in self.last.items() if thread not in threads}
@@ -220,7 +220,7 @@ async def _last_at(reading: Reading, unread: Sequence[int], threads: Iterable[in
     return last
 
 
-def _last_lines(lines: Lines) -> dict[int, tuple[int, bytes]]:
+def _last_lines(lines: PageLines) -> dict[int, tuple[int, bytes]]:
     """The last counter and line of each thread of a page, as far as its lines can be told apart."""
     texts = lines.text.split(b"\n")[:-1]
     if len(texts) != lines.number:  # white space that a foreign writer left inside a line

@@ -23,7 +23,7 @@ from eventferry.operation_log import Operation
 from eventferry.reading.ahead import in_turn
 from eventferry.reading.bookmarks import Bookmark, counters_of, decode
 from eventferry.reading.maintenance import AUTO, MANUAL, MaintenanceMode
-from eventferry.reading.pages import NO_LINES, Lines, Pages
+from eventferry.reading.pages import NO_LINES, PageLines, Pages
 from eventferry.reading.partition import cut as cut_order
 from eventferry.reading.questions import refuse_ahead
 from eventferry.state import owners
@@ -40,7 +40,7 @@ RECONNECTIONS = (0.1, 0.5, 2.0, 5.0)
 """Seconds before each further attempt to read a page: enough for a server to restart."""
 
 
-_Step: TypeAlias = tuple[Lines, list[int], bool]
+_Step: TypeAlias = tuple[PageLines, list[int], bool]
 """A page, how far the order has been read behind it, and whether that is the end."""
 
 
@@ -259,7 +259,7 @@ class Export:
         finally:
             await pages.close()
 
-    async def _page(self, pages: Pages, identity: str, limit: int) -> Lines:
+    async def _page(self, pages: Pages, identity: str, limit: int) -> PageLines:
         """The next page. Where the connection broke it is read again: that changes nothing and doubles nothing."""
         unread = list(pages.unread)
         pauses = iter(RECONNECTIONS)
@@ -314,7 +314,7 @@ class Export:
                 raise
         return self._cut
 
-    def _within_room(self, lines: Lines) -> Lines:
+    def _within_room(self, lines: PageLines) -> PageLines:
         """The events that `buffer_size` has room for, but the first of all in any case."""
         if self._room is None or len(lines.text) <= self._room:
             self._room = None if self._room is None else self._room - len(lines.text)
@@ -328,7 +328,7 @@ class Export:
             self._room -= size
             end += size
             count += 1
-        return Lines(lines.text[:end], lines.threads[:count], lines.counters[:count])
+        return PageLines(lines.text[:end], lines.threads[:count], lines.counters[:count])
 
     async def _freeze(self) -> None:
         """Freeze for the duration, unless somebody has frozen the store already: then it stays theirs."""

@@ -19,7 +19,7 @@ from eventferry.errors import StoreReplacedError, StoreUnreachableError
 from eventferry.lines.event import Event
 from eventferry.reading.bookmarks import Bookmark
 from eventferry.reading.exporting import PAGE_BYTES, RECONNECTIONS
-from eventferry.reading.pages import NO_LINES, Lines, Pages
+from eventferry.reading.pages import NO_LINES, PageLines, Pages
 from eventferry.results import Page
 
 NOW = "now"  # follow from the current end of the store
@@ -121,7 +121,7 @@ class Follower:
             self.bookmark, self._state = bookmark, state
         return self.bookmark
 
-    async def next(self, idle: float | None) -> Lines:
+    async def next(self, idle: float | None) -> PageLines:
         """The next page, as soon as there is one, or none after `idle` seconds; None waits for ever.
 
         Raises CursorAheadError or StoreReplacedError where what was read is no longer the store's history.
@@ -131,7 +131,7 @@ class Follower:
             async with self._turn:
                 return await self._polling.next(idle) or NO_LINES
 
-    async def _look(self) -> Lines:
+    async def _look(self) -> PageLines:
         before = await self.begin()
         pages, self._pages = self._pages, None
         async with self._database.reading() as reading:

@@ -26,7 +26,7 @@ _KEPT_BYTES = 1024 * 1024  # bytes of lines that are kept for the next page at m
 _LONG_AGO = FIRST.timestamp
 
 
-class Lines(NamedTuple):
+class PageLines(NamedTuple):
     """The lines of a page, where their events are, and for those who want them the events themselves."""
 
     text: bytes
@@ -47,7 +47,7 @@ class Lines(NamedTuple):
         return after
 
 
-NO_LINES = Lines(b"")
+NO_LINES = PageLines(b"")
 
 
 class Pages:
@@ -102,7 +102,7 @@ class Pages:
         """Whether no event can ever come."""
         return self._only.is_empty
 
-    async def ready(self) -> Lines | None:
+    async def ready(self) -> PageLines | None:
         """The next page, where what has been read ahead is enough to tell that it comes next. Not inside a reading."""
         source = self._source
         if not source.is_ahead or not await source.reach(1) or self._bound is None:
@@ -121,12 +121,12 @@ class Pages:
         self._go_behind(stretch, after)
         return await self._lines_of(stretch)
 
-    async def page(self, reading: Reading, limit: int, max_bytes: int) -> Lines:
+    async def page(self, reading: Reading, limit: int, max_bytes: int) -> PageLines:
         """The next events that the filter lets pass: `limit` of them, or fewer where about `max_bytes` of lines are
         reached (at least one). Fewer than that at the end, and then `is_end` is true, and where the next ones are
         read ahead already.
         """
-        found: list[Lines] = []
+        found: list[PageLines] = []
         count = size = 0
         is_failed = True
         try:
@@ -147,7 +147,7 @@ class Pages:
         if len(found) == 1:
             return found[0]
         texts, *columns = zip(*found, strict=True) if found else ((), (), (), ())
-        return Lines(b"".join(texts), *(list(chain.from_iterable(column)) for column in columns))
+        return PageLines(b"".join(texts), *(list(chain.from_iterable(column)) for column in columns))
 
     async def _look_for_growth(self, reading: Reading, limit: int) -> None:
         """Nothing holds the store still from page to page: what was saved meanwhile may sort anywhere. Where it mostly
@@ -163,7 +163,7 @@ class Pages:
             self._go_by_key()
         self._state = state
 
-    async def _next(self, reading: Reading, limit: int, max_bytes: int) -> Lines:
+    async def _next(self, reading: Reading, limit: int, max_bytes: int) -> PageLines:
         if self._only.names_aggregates:
             lines = await self._from_aggregates(reading, limit, max_bytes)
             if lines is not None:
@@ -176,7 +176,7 @@ class Pages:
         lines = await self._from_stretch(reading, min(limit, left), max_bytes)
         return lines if lines is not None else await self._merged(reading, limit, max_bytes)
 
-    async def _from_stretch(self, reading: Reading, limit: int, max_bytes: int) -> Lines | None:
+    async def _from_stretch(self, reading: Reading, limit: int, max_bytes: int) -> PageLines | None:
         """The stretch behind the bound, if it passes the checks."""
         bound = self._bound or FIRST
         left = order.left_of(self.unread, self._until)
@@ -287,7 +287,7 @@ class Pages:
             self._bound = None
         return ahead
 
-    async def _from_aggregates(self, reading: Reading, limit: int, max_bytes: int) -> Lines | None:
+    async def _from_aggregates(self, reading: Reading, limit: int, max_bytes: int) -> PageLines | None:
         """A page found by the index on aggregateId; None where timestamps go backwards and the page must be merged.
         `unread` moves behind the events found, and no further: the index passes over the others again, at no cost."""
         positions, is_end = await self._aggregates.page(reading, self._selection, limit, max_bytes)
@@ -303,7 +303,7 @@ class Pages:
         threads, counters, _, lines = zip(*positions, strict=True) if positions else ((), (), (), ())
         return self._lines(b"".join(filter(None, lines)), threads, counters)
 
-    async def _merged(self, reading: Reading, limit: int, max_bytes: int) -> Lines:
+    async def _merged(self, reading: Reading, limit: int, max_bytes: int) -> PageLines:
         merge = Merge(reading, self.unread, self._until, self._only, limit)
         if (thread := await merge.begin()) is not None:
             self._go_by_counter(thread)
@@ -322,7 +322,7 @@ class Pages:
         threads, counters = zip(*wanted[: len(lines)], strict=True) if lines else ((), ())
         return self._lines(b"".join(lines), threads, counters)
 
-    async def _lines_of(self, stretch: Stretch) -> Lines:
+    async def _lines_of(self, stretch: Stretch) -> PageLines:
         threads, counters = stretch.threads, stretch.counters
         if stretch.passing is not None:
             threads = list(compress(threads, stretch.passing))
@@ -330,10 +330,10 @@ class Pages:
         text = stretch.printed if self._decode is not None else await tidied(stretch)
         return self._lines(text, threads, counters)
 
-    def _lines(self, text: bytes, threads: Sequence[int], counters: Sequence[int]) -> Lines:
+    def _lines(self, text: bytes, threads: Sequence[int], counters: Sequence[int]) -> PageLines:
         if self._only.skips_archived:
             text, threads, counters = _without_archived(text, threads, counters)
-        return Lines(text, threads, counters, () if self._decode is None else self._decode(text))
+        return PageLines(text, threads, counters, () if self._decode is None else self._decode(text))
 
 
 def _without_archived(
