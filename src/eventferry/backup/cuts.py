@@ -44,7 +44,7 @@ class _Kind(msgspec.Struct, rename="camel", gc=False):
 _KIND = msgspec.json.Decoder(_Kind)
 
 
-class Lines(Protocol):
+class LineBlocks(Protocol):
     """Blocks of whole lines, which can be closed."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -143,7 +143,7 @@ class AtBookmark:
             raise StoreReplacedError("the backup does not hold the events that the bookmark has read")
 
 
-async def until(cut: Cut, lines: Lines) -> AsyncGenerator[bytes, None]:
+async def until(cut: Cut, lines: LineBlocks) -> AsyncGenerator[bytes, None]:
     """The lines before a cut, of blocks of whole lines."""
     async with aclosing(_kept(lines, lambda line: cut.takes(_PLACE.decode(line), line))) as kept:
         async for block in kept:
@@ -151,7 +151,7 @@ async def until(cut: Cut, lines: Lines) -> AsyncGenerator[bytes, None]:
     cut.end()
 
 
-def within(unread: Sequence[int], lines: Lines) -> AsyncGenerator[bytes, None]:
+def within(unread: Sequence[int], lines: LineBlocks) -> AsyncGenerator[bytes, None]:
     """The lines below these 256 next counters, of blocks of whole lines. What they are is not compared with anything:
     for a cut that the repository itself has made."""
 
@@ -162,7 +162,7 @@ def within(unread: Sequence[int], lines: Lines) -> AsyncGenerator[bytes, None]:
     return _kept(lines, is_below)
 
 
-def selected(only: Selection, lines: Lines) -> AsyncGenerator[bytes, None]:
+def selected(only: Selection, lines: LineBlocks) -> AsyncGenerator[bytes, None]:
     """The lines of the events that are meant, of blocks of whole lines. They stay as they are."""
 
     def takes(line: bytes) -> bool:
@@ -172,7 +172,7 @@ def selected(only: Selection, lines: Lines) -> AsyncGenerator[bytes, None]:
     return _kept(lines, takes)
 
 
-async def _kept(lines: Lines, takes: Callable[[bytes], bool]) -> AsyncGenerator[bytes, None]:
+async def _kept(lines: LineBlocks, takes: Callable[[bytes], bool]) -> AsyncGenerator[bytes, None]:
     async with aclosing(lines):
         async for block in lines:
             if taken := b"".join(line + b"\n" for line in block.split(b"\n")[:-1] if takes(line)):
