@@ -25,7 +25,7 @@ from eventferry import (
 )
 from eventferry.backup import format, pieces
 from eventferry.backup.chain import Entry, chains
-from eventferry.backup.pieces import Piece, Writing
+from eventferry.backup.pieces import ChainDraft, Piece
 from eventferry.backup.storage import open_storage
 from eventferry.clock import now
 from tests.support import LONG_AGO, exported, import_lines, line, make_event, make_lines
@@ -55,19 +55,19 @@ async def blocks(lines: bytes, seed: int = 0) -> AsyncIterator[bytes]:
         left = left[number:]
 
 
-async def begun(repository: str, **options: Any) -> Writing:
+async def begun(repository: str, **options: Any) -> ChainDraft:
     return await pieces.begin(repository, **{"source": "spark"} | options)
 
 
-async def stored(writing: Writing, lines: Sequence[bytes], seed: int = 0) -> list[Piece]:
+async def stored(draft: ChainDraft, lines: Sequence[bytes], seed: int = 0) -> list[Piece]:
     """Each as a piece, as it goes from one process to another."""
-    found = [await pieces.write_piece(writing, i, blocks(each, seed)) for i, each in enumerate(lines)]
+    found = [await pieces.write_piece(draft, i, blocks(each, seed)) for i, each in enumerate(lines)]
     return [Piece.of(bytes(piece)) for piece in found]
 
 
 async def written(repository: str, lines: Sequence[bytes], **options: Any) -> Entry:
-    writing = await begun(repository, **options)
-    return await pieces.commit(writing, await stored(writing, lines))
+    draft = await begun(repository, **options)
+    return await pieces.commit(draft, await stored(draft, lines))
 
 
 # what is written
@@ -164,12 +164,12 @@ async def test_a_later_write_takes_the_place_of_one_that_was_complete_when_it_be
 
 
 async def test_who_repeats_a_piece_stores_the_same_objects(repository: str) -> None:
-    writing, lines = await begun(repository), cut(make_lines(COUNT), 3)
-    found = await stored(writing, lines)
+    draft, lines = await begun(repository), cut(make_lines(COUNT), 3)
+    found = await stored(draft, lines)
     names = await names_in(repository)
-    assert await stored(writing, lines, seed=1) == found
+    assert await stored(draft, lines, seed=1) == found
     assert await names_in(repository) == names
-    entry = await pieces.commit(writing, found)
+    entry = await pieces.commit(draft, found)
     assert sorted(part.file for part in entry.manifest.parts) == names
 
 
@@ -178,80 +178,80 @@ async def test_a_piece_that_died_behind_its_first_part_is_written_again(reposito
         yield lines[: lines.rfind(b"\n", 0, 30_000) + 1]
         raise ConnectionError("the worker is gone")
 
-    writing, lines = await begun(repository), cut(make_lines(COUNT), 2)
+    draft, lines = await begun(repository), cut(make_lines(COUNT), 2)
     with pytest.raises(ConnectionError):
-        await pieces.write_piece(writing, 0, dying(lines[0]))
+        await pieces.write_piece(draft, 0, dying(lines[0]))
     assert len(await names_in(repository)) == 1
-    entry = await pieces.commit(writing, await stored(writing, lines))
+    entry = await pieces.commit(draft, await stored(draft, lines))
     assert await names_in(repository, "parts/") == sorted(part.file for part in entry.manifest.parts)
     assert await lines_in(repository) == make_lines(COUNT)
 
 
 async def test_what_another_attempt_has_written_otherwise_is_not_named(repository: str) -> None:
-    writing, lines = await begun(repository), cut(make_lines(COUNT), 2)
-    await pieces.write_piece(writing, 1, blocks(lines[1].replace(b"TYPE_1", b"TYPE_9")))
-    await pieces.commit(writing, await stored(writing, lines))
+    draft, lines = await begun(repository), cut(make_lines(COUNT), 2)
+    await pieces.write_piece(draft, 1, blocks(lines[1].replace(b"TYPE_1", b"TYPE_9")))
+    await pieces.commit(draft, await stored(draft, lines))
     assert await lines_in(repository) == make_lines(COUNT)
     assert (await Repository(repository).check(1.0)).sound
 
 
 async def test_a_commit_that_is_repeated_changes_nothing(repository: str) -> None:
-    writing = await begun(repository)
-    found = await stored(writing, cut(make_lines(COUNT), 3))
-    entry = await pieces.commit(writing, found)
+    draft = await begun(repository)
+    found = await stored(draft, cut(make_lines(COUNT), 3))
+    entry = await pieces.commit(draft, found)
     names = await names_in(repository)
-    assert await pieces.commit(writing, found) == entry
-    await pieces.abandon(writing)  # too late
+    assert await pieces.commit(draft, found) == entry
+    await pieces.abandon(draft)  # too late
     assert await names_in(repository) == names
 
 
 @pytest.mark.parametrize("is_done_first", [False, True])
 async def test_a_commit_that_ends_at_any_request_can_be_repeated(tmp_path: Path, is_done_first: bool) -> None:
-    writing = await begun(str(tmp_path / "repository"))
-    found = await stored(writing, cut(make_lines(300), 2))
+    draft = await begun(str(tmp_path / "repository"))
+    found = await stored(draft, cut(make_lines(300), 2))
     for at in range(100):
-        watched = Watched(writing.open())
+        watched = Watched(draft.open())
         watched.fails_at, watched.is_done_first = at, is_done_first
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(pieces, "open_storage", lambda *_, found=watched, **__: found)
             try:
-                await pieces.commit(writing, found)
+                await pieces.commit(draft, found)
                 break
             except asyncio.CancelledError:
                 pass
-        if (await chain_in(writing.place)).newest is not None:
+        if (await chain_in(draft.place)).newest is not None:
             break
     assert at >= 2
-    await pieces.commit(writing, found)
-    assert await lines_in(writing.place) == make_lines(300)
+    await pieces.commit(draft, found)
+    assert await lines_in(draft.place) == make_lines(300)
 
 
 async def test_a_piece_that_is_missing_or_comes_twice_is_not_left_out(repository: str) -> None:
-    writing = await begun(repository)
-    found = await stored(writing, cut(make_lines(COUNT), 3))
+    draft = await begun(repository)
+    found = await stored(draft, cut(make_lines(COUNT), 3))
     for some in ([found[0], found[2]], [found[0], found[0], found[1], found[2]]):
         with pytest.raises(AssertionError, match="is missing or comes twice"):
-            await pieces.commit(writing, some)
+            await pieces.commit(draft, some)
     assert (await chain_in(repository)).newest is None
 
 
 async def test_a_part_that_is_gone_is_told_before_anything_is_committed(repository: str) -> None:
-    writing = await begun(repository)
-    found = await stored(writing, cut(make_lines(COUNT), 3))
+    draft = await begun(repository)
+    found = await stored(draft, cut(make_lines(COUNT), 3))
     [name, *_] = await names_in(repository, "parts/")
-    await writing.open().delete(f"{writing.chain}/{name}")
+    await draft.open().delete(f"{draft.chain}/{name}")
     with pytest.raises(
         RepositoryDamagedError, match=r"it is missing in .*All processes must see the same place"
     ):
-        await pieces.commit(writing, found)
+        await pieces.commit(draft, found)
     assert (await chain_in(repository)).newest is None
 
 
 async def test_pieces_out_of_order_are_refused_and_removed(repository: str) -> None:
-    writing = await begun(repository)
-    found = await stored(writing, list(reversed(cut(make_lines(COUNT), 3))))
+    draft = await begun(repository)
+    found = await stored(draft, list(reversed(cut(make_lines(COUNT), 3))))
     with pytest.raises(OrderError, match="where partition 1 begins, the event with counter"):
-        await pieces.commit(writing, found)
+        await pieces.commit(draft, found)
     storage = open_storage(repository)
     assert [each for name in await chains(storage) for each in await storage.listed(name)] == []
 
@@ -273,17 +273,17 @@ async def test_an_archived_event_is_refused(repository: str) -> None:
 
 async def test_what_a_write_has_left_is_removed_when_it_is_old_and_not_before(tmp_path: Path) -> None:
     repository = str(tmp_path / "repository")
-    writing = await begun(repository)
-    found = await stored(writing, cut(make_lines(COUNT), 3))
+    draft = await begun(repository)
+    found = await stored(draft, cut(make_lines(COUNT), 3))
     left = await names_in(repository)
-    with pytest.raises(RepositoryError, match=f"only what was begun and not committed: {writing.chain}"):
+    with pytest.raises(RepositoryError, match=f"only what was begun and not committed: {draft.chain}"):
         await Repository(repository).check()
     await written(repository, [make_lines(10)], source="other")
     checked = await Repository(repository).check()
-    assert [each.name for each in checked.remarks] == [writing.chain]
+    assert [each.name for each in checked.remarks] == [draft.chain]
     assert (await Repository(repository).prune()).removed_objects == 0
     week = now() / 1000 - WEEK
-    files = [file for file in Path(repository, writing.chain).rglob("*") if file.is_file()]
+    files = [file for file in Path(repository, draft.chain).rglob("*") if file.is_file()]
     for file in files[1:]:
         os.utime(file, (week, week))
     assert (await Repository(repository).prune()).removed_objects == 0  # it is being written
@@ -295,7 +295,7 @@ async def test_what_a_write_has_left_is_removed_when_it_is_old_and_not_before(tm
         sum(placed.part.stored.bytes for piece in found for placed in piece.parts),
     )
     with pytest.raises(RepositoryDamagedError, match="it is missing"):
-        await pieces.commit(writing, found)
+        await pieces.commit(draft, found)
 
 
 # storages and keys
@@ -304,12 +304,12 @@ async def test_what_a_write_has_left_is_removed_when_it_is_old_and_not_before(tm
 async def test_encrypted_pieces_are_read_with_the_key(repository: str, tmp_path: Path) -> None:
     identity = pyrage.x25519.Identity.generate()
     (tmp_path / "key").write_text(str(identity))
-    writing, lines = (
+    draft, lines = (
         await begun(repository, recipients=[str(identity.to_public())]),
         cut(make_lines(COUNT), 2),
     )
-    await pieces.write_piece(writing, 1, blocks(lines[1]))  # again, the bytes are others
-    await pieces.commit(writing, await stored(writing, lines))
+    await pieces.write_piece(draft, 1, blocks(lines[1]))  # again, the bytes are others
+    await pieces.commit(draft, await stored(draft, lines))
     assert await lines_in(repository, identities=[identity]) == make_lines(COUNT)
     for name in await names_in(repository, "parts/"):
         assert name.endswith(".age")
@@ -333,7 +333,7 @@ async def test_a_storage_that_ignores_conditions_is_refused_but_for_a_single_wri
 
 async def test_a_folder_is_found_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    writing = await begun("repository")
+    draft = await begun("repository")
     monkeypatch.chdir("/")
-    await pieces.commit(writing, await stored(writing, [make_lines(10)]))
+    await pieces.commit(draft, await stored(draft, [make_lines(10)]))
     assert await lines_in(str(tmp_path / "repository")) == make_lines(10)

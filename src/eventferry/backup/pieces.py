@@ -27,7 +27,7 @@ from eventferry.reading.bookmarks import Written, encode, event_digest, fingerpr
 from eventferry.reading.sequence import SequenceCheck
 
 
-class Writing(msgspec.Struct, frozen=True, kw_only=True):
+class ChainDraft(msgspec.Struct, frozen=True, kw_only=True):
     """A chain that is being written. It goes to whoever writes a piece.
 
     Attributes:
@@ -96,7 +96,7 @@ async def begin(
     source: str,
     recipients: Iterable[str | os.PathLike[str]] = (),
     single_writer: bool = False,
-) -> Writing:
+) -> ChainDraft:
     """Begin a chain. Its name is kept by who writes it; in the repository there is nothing of it yet.
 
     Args:
@@ -116,7 +116,7 @@ async def begin(
     await probe(storage)
     if not loaded:
         await _refuse_open(storage, source)
-    return Writing(
+    return ChainDraft(
         place=_whole(place),
         chain=token_hex(8),
         run=token_hex(8),
@@ -146,11 +146,11 @@ async def _refuse_open(storage: Storage, source: str) -> None:
             )
 
 
-async def write_piece(writing: Writing, number: int, blocks: AsyncIterable[bytes]) -> Piece:
+async def write_piece(draft: ChainDraft, number: int, blocks: AsyncIterable[bytes]) -> Piece:
     """Store the parts of a piece. Doing it again does no harm.
 
     Args:
-        writing: of `begin`.
+        draft: of `begin`.
         number: which piece it is, from 0 without a gap.
         blocks: its events in order, as blocks of whole lines with positions and versions.
 
@@ -159,7 +159,7 @@ async def write_piece(writing: Writing, number: int, blocks: AsyncIterable[bytes
         InputError: an event is archived.
         RepositoryError: the repository cannot be written.
     """
-    maker = _Pieces(writing, number)
+    maker = _Pieces(draft, number)
     try:
         async for block in blocks:
             await maker.add(block)
@@ -182,10 +182,10 @@ _PLACE = msgspec.json.Decoder(_Place)
 class _Pieces:
     """A piece in the making."""
 
-    def __init__(self, writing: Writing, number: int) -> None:
-        self._chain = writing.chain
-        self._storage = writing.open()
-        self._recipients: Sequence[Recipient] = load_recipients(writing.recipients)
+    def __init__(self, draft: ChainDraft, number: int) -> None:
+        self._chain = draft.chain
+        self._storage = draft.open()
+        self._recipients: Sequence[Recipient] = load_recipients(draft.recipients)
         self._piece = Piece(number, [], SequenceCheck())
         self._maker = PartMaker(None, self._recipients)
         self._lasts: dict[int, tuple[int, bytes]] = {}
@@ -232,11 +232,11 @@ class _Pieces:
         self._maker = PartMaker(None, self._recipients)
 
 
-async def commit(writing: Writing, pieces: Iterable[Piece]) -> Entry:
+async def commit(draft: ChainDraft, pieces: Iterable[Piece]) -> Entry:
     """Make a chain of pieces, all in one step. Doing it again does no harm.
 
     Args:
-        writing: of `begin`.
+        draft: of `begin`.
         pieces: all, in order.
 
     Raises:
@@ -244,31 +244,31 @@ async def commit(writing: Writing, pieces: Iterable[Piece]) -> Entry:
         RepositoryDamagedError: a part is missing. What was stored is left, for `abandon` or `prune`.
         RepositoryError: the repository cannot be read or written. Then it may have been committed.
     """
-    storage = writing.open()
-    chain = await Chain.read(storage, writing.chain)
+    storage = draft.open()
+    chain = await Chain.read(storage, draft.chain)
     if chain.newest is None:
         try:
-            parts = _joined(writing, pieces)
+            parts = _joined(draft, pieces)
         except OrderError:
-            await abandon(writing)
+            await abandon(draft)
             raise
-        await _refuse_missing(storage, writing.chain, parts)
-        if (link := await chain.commit(manifest := _manifest(writing, parts))) is not None:
+        await _refuse_missing(storage, draft.chain, parts)
+        if (link := await chain.commit(manifest := _manifest(draft, parts))) is not None:
             return Entry(manifest, link)
-        chain = await Chain.read(storage, writing.chain)
-    if chain.newest is None or chain.newest.manifest.run != writing.run:
-        raise RepositoryError(f"the chain {writing.chain} in {storage.place} is another's: write it again")
+        chain = await Chain.read(storage, draft.chain)
+    if chain.newest is None or chain.newest.manifest.run != draft.run:
+        raise RepositoryError(f"the chain {draft.chain} in {storage.place} is another's: write it again")
     return chain.newest
 
 
-def _joined(writing: Writing, pieces: Iterable[Piece]) -> list[Part]:
+def _joined(draft: ChainDraft, pieces: Iterable[Piece]) -> list[Part]:
     """The parts of all, with the places where they begin and end."""
     check, parts = SequenceCheck(), list[Part]()
     unread, lasts = [0] * vector.THREADS, dict[int, tuple[bytes, bytes]]()
-    identity = bytes.fromhex(writing.chain)
+    identity = bytes.fromhex(draft.chain)
     for number, piece in enumerate(pieces):
         if piece.number != number:
-            raise AssertionError(f"piece {number} of {writing.chain} is missing or comes twice")
+            raise AssertionError(f"piece {number} of {draft.chain} is missing or comes twice")
         try:
             check.join(piece.check)
         except OrderError as error:
@@ -294,30 +294,30 @@ async def _refuse_missing(storage: Storage, chain: str, parts: Sequence[Part]) -
             )
 
 
-def _manifest(writing: Writing, parts: list[Part]) -> Manifest:
-    start = encode(Written(bytes.fromhex(writing.chain), fingerprint_of({}), [0] * vector.THREADS))
+def _manifest(draft: ChainDraft, parts: list[Part]) -> Manifest:
+    start = encode(Written(bytes.fromhex(draft.chain), fingerprint_of({}), [0] * vector.THREADS))
     return Manifest(
-        chain=writing.chain,
+        chain=draft.chain,
         number=1,
         previous=None,
         base=None,
         root=1,
-        run=writing.run,
+        run=draft.run,
         tool=format.TOOL,
         created=now(),
-        begun=writing.begun,
-        source=writing.source,
+        begun=draft.begun,
+        source=draft.source,
         cut=parts[-1].end or start if parts else start,
         parts=parts,
         totals=Totals().plus(parts),
-        recipients=writing.recipients,
+        recipients=draft.recipients,
     )
 
 
-async def abandon(writing: Writing) -> None:
+async def abandon(draft: ChainDraft) -> None:
     """Remove what was stored for a chain that is not committed, and that nobody may be committing. Who writes a piece
     meanwhile may leave something, which `prune` removes a week later."""
-    storage = writing.open()
-    if (await Chain.read(storage, writing.chain)).newest is None:
-        for each in await storage.listed(f"{writing.chain}/parts"):
+    storage = draft.open()
+    if (await Chain.read(storage, draft.chain)).newest is None:
+        for each in await storage.listed(f"{draft.chain}/parts"):
             await storage.delete(each.name)

@@ -62,7 +62,7 @@ class RepositoryWriter(DataSourceArrowWriter):
         # No store is called so: a chain of Spark's never takes the place of a store's.
         source = f"{_SOURCE}:{without_password(options.name)}" if options.name else _SOURCE
         self._columns = columns
-        self._writing = LOOP.run(
+        self._draft = LOOP.run(
             pieces.begin(
                 options.repository,
                 source=source,
@@ -75,7 +75,7 @@ class RepositoryWriter(DataSourceArrowWriter):
         """What a task does."""
         lines = source_of(lines_of(iterator, self._columns))
         try:
-            piece = LOOP.run(pieces.write_piece(self._writing, partition_id(), lines))
+            piece = LOOP.run(pieces.write_piece(self._draft, partition_id(), lines))
         except OrderError as error:
             raise OrderError(f"{error.reason}. {_SORTED}") from None
         return Stored(piece.number, bytes(piece))
@@ -87,7 +87,7 @@ class RepositoryWriter(DataSourceArrowWriter):
             raise AssertionError("Spark commits when all tasks have told what they have stored")
         stored.sort(key=lambda each: each.number)
         try:
-            LOOP.run(pieces.commit(self._writing, (Piece.of(each.piece) for each in stored)))
+            LOOP.run(pieces.commit(self._draft, (Piece.of(each.piece) for each in stored)))
         except OrderError as error:
             raise OrderError(f"{error.reason}. {_SORTED}") from None
 
@@ -95,4 +95,4 @@ class RepositoryWriter(DataSourceArrowWriter):
         """What it does when one has failed for good, or the commit. In that case it may have been committed all the
         same, or may still be: then nothing is removed."""
         if None in messages:
-            LOOP.run(pieces.abandon(self._writing))
+            LOOP.run(pieces.abandon(self._draft))
