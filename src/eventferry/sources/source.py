@@ -165,7 +165,7 @@ class ForeignSource:
 
     async def preview(self) -> SourcePreview:
         """Read everything and store nothing: what it would give. Raises MappingError."""
-        async with aclosing(Reading(self)) as reading:
+        async with aclosing(SourceReading(self)) as reading:
             return await preview_of(reading, lambda: reading.report)
 
     @asynccontextmanager
@@ -208,7 +208,7 @@ class ForeignExport:
     """
 
     def __init__(self, source: ForeignSource) -> None:
-        self._reading = Reading(source)
+        self._reading = SourceReading(source)
 
     @property
     def exported(self) -> int:
@@ -239,7 +239,7 @@ class ForeignExport:
             self._reading.life.forget(self._reading.end)
 
 
-class Reading:
+class SourceReading:
     """What such an export does. Its generators hold it, and not the export: that can be forgotten."""
 
     def __init__(self, source: ForeignSource) -> None:
@@ -277,7 +277,7 @@ class Reading:
             column=_COLUMNS.get(error.field or "", "data"),
         )
 
-    def __aiter__(self) -> Reading:
+    def __aiter__(self) -> SourceReading:
         return self
 
     async def __anext__(self) -> bytes:

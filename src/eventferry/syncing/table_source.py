@@ -16,7 +16,7 @@ from eventferry.lines.event import Event
 from eventferry.lines.source_lines import SourceLines
 from eventferry.sources.following import SourceFollower, Table, bookmark_of, open_table
 from eventferry.sources.positions import RowPlace, SourceBookmark
-from eventferry.sources.source import ForeignSource, Reading
+from eventferry.sources.source import ForeignSource, SourceReading
 from eventferry.state.erasures import Erasure
 from eventferry.syncing.source import NO_IDENTITY, Waiting
 
@@ -168,7 +168,7 @@ class TableFollowing:
         return lines
 
 
-class TableFill(Reading):
+class TableFill(SourceReading):
     """All rows of a table that may be taken, as one state of it."""
 
     def __init__(self, opened: TableSource, source: ForeignSource) -> None:
