@@ -15,8 +15,7 @@ import psycopg
 import pytest
 
 from eventferry import MappingError
-from eventferry.sources.following import SourceFollower, bookmark_of, open_table
-from eventferry.sources.following import Table as SourceTable
+from eventferry.sources.following import SourceFollower, SourceTable, bookmark_of, open_table
 from eventferry.sources.mapping import Mapping, Position
 from eventferry.sources.positions import SourceBookmark
 from eventferry.sources.source import open_source

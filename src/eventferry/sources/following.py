@@ -40,7 +40,7 @@ _CHECK_AFTER = 1.0
 _NOTHING = SourceLines()
 
 
-class Table:
+class SourceTable:
     """How one table is read in its order.
 
     Attributes:
@@ -170,11 +170,11 @@ def _replaced(reason: str) -> StoreReplacedError:
     return StoreReplacedError(f"the table does not hold what was read ({reason}): was a backup restored?")
 
 
-async def open_table(source: ForeignSource) -> Table:
+async def open_table(source: ForeignSource) -> SourceTable:
     """Look how a source can be read in its order. Raises MappingError where it cannot."""
     async with source.reading() as (snapshot, reader):
         window = await window_of(source.mapping, source.database.scheme, snapshot, reader, source.settle)
-    return Table(source, reader, window)
+    return SourceTable(source, reader, window)
 
 
 def bookmark_of(source: ForeignSource, text: str | None) -> SourceBookmark:
@@ -199,7 +199,7 @@ class SourceFollower:
         is_waiting: whether it saw rows that may not be taken yet.
     """
 
-    def __init__(self, table: Table, bookmark: SourceBookmark, limit: int) -> None:
+    def __init__(self, table: SourceTable, bookmark: SourceBookmark, limit: int) -> None:
         self.bookmark = bookmark
         self.is_caught_up = False
         self.is_waiting = False

@@ -14,7 +14,7 @@ from eventferry.errors import StoreReplacedError
 from eventferry.lifecycle import Life, aclosing
 from eventferry.lines.event import Event
 from eventferry.lines.source_lines import SourceLines
-from eventferry.sources.following import SourceFollower, Table, bookmark_of, open_table
+from eventferry.sources.following import SourceFollower, SourceTable, bookmark_of, open_table
 from eventferry.sources.positions import RowPlace, SourceBookmark
 from eventferry.sources.source import ForeignSource, SourceReading
 from eventferry.state.erasures import Erasure
@@ -34,7 +34,7 @@ class TableSource:
 
     def __init__(self, source: ForeignSource) -> None:
         self._source = source
-        self._table: Table | None = None
+        self._table: SourceTable | None = None
 
     @property
     def life(self) -> Life:
@@ -82,7 +82,7 @@ class TableSource:
             end = await table.last(snapshot)
         return TableFollowing(SourceFollower(table, bookmark, limit), end, self._source.settle + _PATIENCE)
 
-    async def table(self) -> Table:
+    async def table(self) -> SourceTable:
         """What is known of it is kept, also where a sync begins again."""
         if self._table is None:
             self._table = await open_table(self._source)
@@ -201,7 +201,7 @@ class TableFill(SourceReading):
                 if stop is not None:
                     return
 
-    async def _wait(self, table: Table) -> None:
+    async def _wait(self, table: SourceTable) -> None:
         """Until it is known which of the missing positions will not appear any more; not for long, for the batches
         bring what is left out here."""
         async with table.database.snapshot() as snapshot:
