@@ -30,7 +30,7 @@ from pyspark.sql.streaming.datasource import ReadAllAvailable, ReadMaxRows
 from pyspark.sql.types import StringType, StructField, StructType
 
 from eventferry import InputError, OrderError, StoreNotFoundError, StoreReplacedError, UsageError
-from eventferry.spark.repositories import Stored
+from eventferry.spark.repositories import StoredPiece
 from eventferry.spark.schema import ARROW, SCHEMA
 from eventferry.spark.source import EventferrySource, Reader
 from eventferry.spark.streaming import StreamReader
@@ -340,7 +340,7 @@ def test_a_commit_that_is_repeated_and_an_abort_behind_it_do_no_harm(
 
 def written(
     source: EventferrySource, target: EventferrySource, monkeypatch: pytest.MonkeyPatch
-) -> list[Stored]:
+) -> list[StoredPiece]:
     """What the tasks have stored that write one data frame, each with what was pickled for it."""
     reader, writer = source.reader(SCHEMA), target.writer(SCHEMA, overwrite=True)
     messages = []

@@ -33,7 +33,7 @@ _SORTED = (
 
 
 @dataclass
-class Stored(WriterCommitMessage):
+class StoredPiece(WriterCommitMessage):
     """What a task has stored: a piece, and its bytes, which are a tenth of it in memory."""
 
     number: int
@@ -71,18 +71,18 @@ class RepositoryWriter(DataSourceArrowWriter):
             )
         )
 
-    def write(self, iterator: Iterator[Any]) -> Stored:
+    def write(self, iterator: Iterator[Any]) -> StoredPiece:
         """What a task does."""
         lines = source_of(lines_of(iterator, self._columns))
         try:
             piece = LOOP.run(pieces.write_piece(self._draft, partition_id(), lines))
         except OrderError as error:
             raise OrderError(f"{error.reason}. {_SORTED}") from None
-        return Stored(piece.number, bytes(piece))
+        return StoredPiece(piece.number, bytes(piece))
 
     def commit(self, messages: list[WriterCommitMessage | None]) -> None:
         """What the driver does when all tasks are done."""
-        stored = [message for message in messages if isinstance(message, Stored)]
+        stored = [message for message in messages if isinstance(message, StoredPiece)]
         if len(stored) < len(messages):
             raise AssertionError("Spark commits when all tasks have told what they have stored")
         stored.sort(key=lambda each: each.number)
