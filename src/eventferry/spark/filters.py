@@ -25,7 +25,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _COLUMNS = {"type": "event_types", "aggregateId": "aggregate_ids"}
 
 
-class Pushed:
+class PushedFilters:
     """The filters that the store applies; all of them must hold."""
 
     def __init__(self) -> None:

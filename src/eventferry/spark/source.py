@@ -9,7 +9,7 @@ from pyspark.sql.datasource import DataSource, DataSourceReader, DataSourceWrite
 from pyspark.sql.types import StructType
 
 from eventferry.errors import UsageError
-from eventferry.spark.filters import Pushed
+from eventferry.spark.filters import PushedFilters
 from eventferry.spark.options import ReadOptions, read_options, write_options
 from eventferry.spark.origins import Origin, origin_of
 from eventferry.spark.repositories import RepositoryWriter
@@ -64,7 +64,7 @@ class Reader(DataSourceReader):
 
     def __init__(self, origin: Origin) -> None:
         self._origin = origin
-        self._pushed = Pushed()
+        self._pushed = PushedFilters()
 
     def pushFilters(self, filters: list[Filter]) -> Iterable[Filter]:  # noqa: N802  # Spark's name
         """Takes what the store can do itself; returns the rest."""
