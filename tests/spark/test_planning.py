@@ -104,7 +104,7 @@ def test_a_task_reads_with_one_connection_and_writes_with_two(user_of: Callable[
     user = user_of(2)
     writer = EventferrySource({"url": user.url}).writer(SCHEMA, overwrite=True)
     with open_store(user.url) as store:
-        writer._sink.push(store, writer._import_id, "1", iter([make_lines(3000)]))
+        writer._steps.push(store, writer._import_id, "1", iter([make_lines(3000)]))
     writer.commit([None])
     user.run(f"ALTER ROLE {user.name} CONNECTION LIMIT 1")
     reader = loaded(url=user.url, numPartitions="3").reader(SCHEMA)
@@ -323,7 +323,7 @@ def test_a_commit_that_is_repeated_and_an_abort_behind_it_do_no_harm(
     target = f"sqlite:///{tmp_path}/b.db"
     writer = EventferrySource({"url": target}).writer(SCHEMA, overwrite=overwrite)
     with open_store(url) as source, open_store(target) as store:
-        writer._sink.push(store, writer._import_id, "1", source.export_events())
+        writer._steps.push(store, writer._import_id, "1", source.export_events())
         for _ in range(2):
             pickle.loads(pickle.dumps(writer)).commit([None])
         save(target, "new")

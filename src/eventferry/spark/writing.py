@@ -30,7 +30,7 @@ class Pushed(WriterCommitMessage):
     events: int
 
 
-class Sink(Protocol):
+class ImportSteps(Protocol):
     """How events come into a store in parts. It goes to the workers, pickled."""
 
     def begin(self, store: EventStore) -> str:
@@ -63,31 +63,31 @@ class Writer(DataSourceArrowWriter):
             raise AssertionError("options name a store or a repository")
         self._url = options.url
         self._columns = columns
-        self._sink: Sink = _Replacing() if is_replacing else _Adding(options.older or "skip")
+        self._steps: ImportSteps = _Replacing() if is_replacing else _Adding(options.older or "skip")
         with open_store(self._url) as store:
             if not store.exists():
                 store.init()
-            self._import_id = self._sink.begin(store)
+            self._import_id = self._steps.begin(store)
 
     def write(self, iterator: Iterator[Any]) -> Pushed:
         """What a task does."""
         part = str(partition_id() + 1)
         with open_store(self._url) as store:
-            events = self._sink.push(store, self._import_id, part, lines_of(iterator, self._columns))
+            events = self._steps.push(store, self._import_id, part, lines_of(iterator, self._columns))
         return Pushed(part, events)
 
     def commit(self, messages: list[WriterCommitMessage | None]) -> None:
         """What the driver does when all tasks are done."""
         with open_store(self._url) as store:
-            self._sink.commit(store, self._import_id)
+            self._steps.commit(store, self._import_id)
 
     def abort(self, messages: list[WriterCommitMessage | None]) -> None:
         """What it does when one has failed for good."""
         with open_store(self._url) as store, suppress(ImportNotFoundError):
-            self._sink.roll_back(store, self._import_id)
+            self._steps.roll_back(store, self._import_id)
 
 
-class _Replacing(Sink):
+class _Replacing(ImportSteps):
     """The events take the place of the store's."""
 
     def begin(self, store: EventStore) -> str:
@@ -103,7 +103,7 @@ class _Replacing(Sink):
         store.rollback_import(import_id)
 
 
-class _Adding(Sink):
+class _Adding(ImportSteps):
     """Those that the store lacks are added."""
 
     def __init__(self, older: Older) -> None:
