@@ -32,7 +32,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 from eventferry import InputError, OrderError, StoreNotFoundError, StoreReplacedError, UsageError
 from eventferry.spark.repositories import StoredPiece
 from eventferry.spark.schema import ARROW, SCHEMA
-from eventferry.spark.source import EventferrySource, Reader
+from eventferry.spark.source import BatchReader, EventferrySource
 from eventferry.spark.streaming import StreamReader
 from eventferry.sync import Repository, back_up, open_source, open_store, pipeline
 from eventferry.tabular.arrow import BatchLines
@@ -82,7 +82,7 @@ def lines_of(batches: Any) -> bytes:
     return b"".join(writer.lines(batch) for batch in batches)
 
 
-def read(reader: Reader | StreamReader, partitions: Sequence[Any]) -> bytes:
+def read(reader: BatchReader | StreamReader, partitions: Sequence[Any]) -> bytes:
     """What the tasks read, each with what was pickled for it."""
     copies = [pickle.loads(pickle.dumps((reader, each))) for each in partitions]
     return b"".join(lines_of(copy.read(each)) for copy, each in copies)

@@ -39,7 +39,7 @@ class EventferrySource(DataSource):
         _refuse_other(schema)
         if self._read_options.max_events_per_trigger is not None:
             raise UsageError("the option maxEventsPerTrigger is for a stream (spark.readStream)")
-        return Reader(origin_of(self._read_options) if self._origin is None else self._origin)
+        return BatchReader(origin_of(self._read_options) if self._origin is None else self._origin)
 
     def writer(self, schema: StructType, overwrite: bool) -> DataSourceWriter:
         """For one write. To a store, mode `overwrite` replaces its events, and mode `append` adds those that it lacks;
@@ -59,7 +59,7 @@ class EventferrySource(DataSource):
         return read_options(self.options)
 
 
-class Reader(DataSourceReader):
+class BatchReader(DataSourceReader):
     """Reads for one query. It goes to the workers, pickled, before `partitions` is called."""
 
     def __init__(self, origin: Origin) -> None:
