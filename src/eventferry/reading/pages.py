@@ -15,7 +15,7 @@ from eventferry.reading import order
 from eventferry.reading.aggregates import AggregateLookup
 from eventferry.reading.merge import Merge
 from eventferry.reading.questions import next_keys, refuse_ahead, states_at
-from eventferry.reading.stretches import DEPTH, Reader, Stretches, stretch_of
+from eventferry.reading.stretches import DEPTH, OpenReading, Stretches, stretch_of
 
 _PIECE = 128 * 1024  # bytes of lines that are made compact in one go
 MANY = 64
@@ -67,18 +67,18 @@ class Pages:
         unread: Sequence[int],
         until: Sequence[int] | None = None,
         only: Filter = EVERYTHING,
-        ahead: Reader | None = None,
+        ahead: OpenReading | None = None,
         *,
         decode: Callable[[bytes], list[Event]] | None = None,
     ) -> None:
         self._until = until
-        self._decode, self._only, self._reader = decode, only, ahead
+        self._decode, self._only, self._open_reading = decode, only, ahead
         self._begin(unread)
 
     def _begin(self, unread: Sequence[int]) -> None:
         self.unread = list(unread)
         self.is_end = self._only.is_empty
-        self._source = Stretches(Selection(only=self._only), self._reader)
+        self._source = Stretches(Selection(only=self._only), self._open_reading)
         self._start = self._only.start_time
         # Nothing unread sorts before the bound, but for what lies behind a higher event of its own thread.
         self._bound: Key | None = FIRST if not any(unread) and self._start is None else None
@@ -258,7 +258,7 @@ class Pages:
     def _go_by_counter(self, thread: int) -> None:
         """Read on in order of counters: whatever is unread is in one thread, and needs no check."""
         self._bound = Key(_LONG_AGO, self.unread[thread], thread)
-        self._source.turn_to(Selection(until=self._until, only=self._only, thread=thread), self._reader)
+        self._source.turn_to(Selection(until=self._until, only=self._only, thread=thread), self._open_reading)
 
     async def _find_bound(self, reading: Reading) -> bool:
         """Find the least key that any thread still owes; False if there is none. At first, go on to where the merge

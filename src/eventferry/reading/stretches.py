@@ -15,7 +15,7 @@ _AT_A_TIME = 24
 """How many stretches one reading gives at most, so that it stays short. It ends sooner where enough are at hand: no
 reading is open while its reader waits for anything but the database."""
 
-Reader: TypeAlias = Callable[[], AbstractAsyncContextManager[Reading]]  # opens a reading
+OpenReading: TypeAlias = Callable[[], AbstractAsyncContextManager[Reading]]  # opens a reading
 
 
 async def stretch_of(
@@ -31,15 +31,15 @@ class Stretches:
     """Stretches of a selection, one behind the other; `first` comes next, if it is at hand.
 
     It does not know what has been read before, nor whether timestamps go backwards: whoever takes them checks that.
-    A reader opens readings of its own for what comes behind the first stretch, from then on. Without one, `look` reads
-    one more stretch in a reading that is lent.
+    What comes behind the first stretch is read from then on, in readings that `open_reading` opens. Without it,
+    `look` reads one more stretch in a reading that is lent.
     """
 
-    def __init__(self, selection: Selection, reader: Reader | None = None) -> None:
+    def __init__(self, selection: Selection, open_reading: OpenReading | None = None) -> None:
         self.selection = selection
         self.first: Stretch | None = None
         self._bound = FIRST
-        self._reader = reader
+        self._open_reading = open_reading
         self._ahead: Ahead[Stretch] | None = None
         self._kept: Stretch | None = None
         self._look: tuple[Key, Ahead[Stretch]] | None = None
@@ -57,10 +57,10 @@ class Stretches:
             return self._ahead.hand
         return () if self._kept is None else (self._kept,)
 
-    def turn_to(self, selection: Selection, reader: Reader | None) -> None:
+    def turn_to(self, selection: Selection, open_reading: OpenReading | None) -> None:
         """Read other stretches from now on."""
         self.give_up()
-        self.selection, self._reader = selection, reader
+        self.selection, self._open_reading = selection, open_reading
 
     def begins_at(self, bound: Key) -> bool:
         """Whether the first stretch is at hand and begins there."""
@@ -79,7 +79,7 @@ class Stretches:
 
     async def peek(self, reading: Reading, bound: Key, limit: int, max_bytes: int, left: int) -> Stretch:
         """The stretch that begins at the bound, of at most `limit` lines. What sorts behind it is read ahead from then
-        on, if there is a reader and more than that is left."""
+        on, if it can open readings and more than that is left."""
         if self.first is None and self._ahead is not None and self._ahead.hand:
             self.first = self._ahead.take()
         if self.first is not None and self.begins_at(bound) and self.first.number <= limit:
@@ -88,8 +88,10 @@ class Stretches:
         self.first = stretch = await stretch_of(reading, bound, self.selection, limit, max_bytes)
         self._bound = bound
         left -= len(stretch.threads)
-        if self._reader is not None and not stretch.is_end and left > 0:
-            self._ahead = Ahead(self._read_on(self._reader, stretch.behind, left, max_bytes), DEPTH // 2)
+        if self._open_reading is not None and not stretch.is_end and left > 0:
+            self._ahead = Ahead(
+                self._read_on(self._open_reading, stretch.behind, left, max_bytes), DEPTH // 2
+            )
         return stretch
 
     def take(self) -> None:
@@ -99,7 +101,7 @@ class Stretches:
         self.first, self._kept = self._kept, None
 
     def _read_on(
-        self, reader: Reader, bound: Key, left: int, max_bytes: int
+        self, open_reading: OpenReading, bound: Key, left: int, max_bytes: int
     ) -> Callable[[Ahead[Stretch]], Awaitable[None]]:
         async def read(ahead: Ahead[Stretch]) -> None:
             nonlocal bound, left
@@ -117,7 +119,7 @@ class Stretches:
             while not is_end:
                 await ahead.room()
                 given = 0
-                async with reader() as reading:
+                async with open_reading() as reading:
                     while not (is_end or ahead.is_enough or given >= _AT_A_TIME):
                         count = DEPTH - len(ahead.hand)
                         await reading.read_on(bound, self.selection, left, max_bytes, count, give)
@@ -168,7 +170,7 @@ class Stretches:
         self.first = self._kept = None
         if self._ahead is not None:
             # Timestamps go backwards here: then they often do, and what is read ahead is seldom what comes next.
-            self._reader = None
+            self._open_reading = None
             self._ahead.stop()
             self._given_up.append(self._ahead)
             self._ahead = None
