@@ -139,7 +139,7 @@ class Filter:
 EVERYTHING = Filter()
 
 
-class Selection(NamedTuple):
+class ReadScope(NamedTuple):
     """Which events a question is about."""
 
     since: Sequence[int] | None = None  # the 256 counters to begin at; None includes what has been read
@@ -311,7 +311,7 @@ class Reading(Protocol):
         """The 256 next counters."""
 
     async def read_on(
-        self, bound: Key, selection: Selection, limit: int, max_bytes: int, count: int, give: Give
+        self, bound: Key, scope: ReadScope, limit: int, max_bytes: int, count: int, give: Give
     ) -> None:
         """Read events from the least key `bound` on, in order of their keys, in at most `count` consecutive stretches
         with `limit` lines in all. Those of one thread come in order of their counters, from the bound's on. Events
@@ -323,7 +323,7 @@ class Reading(Protocol):
         """
 
     async def select(
-        self, selection: Selection, limit: int, max_bytes: int | None, *, backwards: bool = False
+        self, scope: ReadScope, limit: int, max_bytes: int | None, *, backwards: bool = False
     ) -> tuple[list[Position], bool]:
         """At most `limit` events that match, sorted by their keys (`backwards`: the highest first), and whether no
         further one matches. They end when their lines reach `max_bytes` (at least one event); None: no lines, only
@@ -345,7 +345,7 @@ class Reading(Protocol):
     async def any_later(self, segments: Sequence[Segment]) -> bool:
         """Whether a segment holds an event with a higher timestamp than the segment's."""
 
-    async def least_counters(self, times: Sequence[int], selection: Selection) -> list[tuple[int, int, int]]:
+    async def least_counters(self, times: Sequence[int], scope: ReadScope) -> list[tuple[int, int, int]]:
         """(i, thread, counter): the least counter in each thread among the events that match, by span of time. `times`
         rise. Span i begins at times[i] and ends before the next; the last has no end. Without times one span holds all
         events."""

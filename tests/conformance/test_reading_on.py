@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eventferry import EventStore
-from eventferry.database import FIRST, Selection, Stretch
+from eventferry.database import FIRST, ReadScope, Stretch
 from eventferry.reading.pages import tidied
 from tests.support import Opened, exported, import_lines, make_event
 
@@ -19,7 +19,7 @@ async def read_on(store: EventStore, limit: int = 2**31) -> tuple[list[list[Stre
     async with store._database.reading() as reading:
         while limit and not (answers and answers[-1][-1].is_end):
             found: list[Stretch] = []
-            await reading.read_on(bound, Selection(), limit, MAX_BYTES, COUNT, found.append)
+            await reading.read_on(bound, ReadScope(), limit, MAX_BYTES, COUNT, found.append)
             text += b"".join([await tidied(stretch) for stretch in found])
             bound = found[-1].behind if found[-1].threads else bound
             limit -= sum(len(stretch.threads) for stretch in found)

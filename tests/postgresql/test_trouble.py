@@ -29,7 +29,7 @@ from eventferry import (
     UsageError,
     open_store,
 )
-from eventferry.database import FIRST, Reading, Selection, Stretch
+from eventferry.database import FIRST, Reading, ReadScope, Stretch
 from eventferry.reading.stretches import stretch_of
 from eventferry.results import SavedEvent
 from tests.support import (
@@ -549,7 +549,7 @@ async def test_a_question_that_is_given_up_leaves_the_connection_in_order(
         await import_lines(store, make_lines(600))
 
         def read(reading: Reading) -> asyncio.Future[Stretch]:
-            return asyncio.ensure_future(stretch_of(reading, FIRST, Selection(), 300, 10**6))
+            return asyncio.ensure_future(stretch_of(reading, FIRST, ReadScope(), 300, 10**6))
 
         for steps in range(12):
             async with store._database.reading() as reading:

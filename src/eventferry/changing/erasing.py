@@ -15,8 +15,17 @@ from eventferry.changing.erased import Erased, What
 from eventferry.changing.rules import Rules
 from eventferry.changing.selection import Selection
 from eventferry.clock import now
-from eventferry.database import FIRST, Database, ExclusiveWriting, History, Reading, Stage, Stretch, Writing
-from eventferry.database import Selection as Question
+from eventferry.database import (
+    FIRST,
+    Database,
+    ExclusiveWriting,
+    History,
+    Reading,
+    ReadScope,
+    Stage,
+    Stretch,
+    Writing,
+)
 from eventferry.errors import ImportOpenError
 from eventferry.importing import steps
 from eventferry.lifecycle import aclosing
@@ -232,7 +241,7 @@ class _Looking:
         bound, only = FIRST, self._erased.only
         while True:
             found: list[Stretch] = []
-            await reading.read_on(bound, Question(only=only), _EVENTS, _BYTES, 1, found.append)
+            await reading.read_on(bound, ReadScope(only=only), _EVENTS, _BYTES, 1, found.append)
             for stretch in found:
                 yield stretch.tidied(stretch.printed).split(b"\n")[:-1]
             if found[-1].is_end:

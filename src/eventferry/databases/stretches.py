@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from eventferry.database import Filter, History, Key, Position, Selection, Stretch
+from eventferry.database import Filter, History, Key, Position, ReadScope, Stretch
 
 WALK = 4096
 """How many events that a filter leaves out one statement walks over at most, so that a reading stays short."""
@@ -55,10 +55,10 @@ def conditions(
 
 
 def matching(
-    selection: Selection, texts: Callable[[Sequence[str]], Any], vector: Callable[[Sequence[int] | None], Any]
+    scope: ReadScope, texts: Callable[[Sequence[str]], Any], vector: Callable[[Sequence[int] | None], Any]
 ) -> dict[str, Any]:
-    """The values of a selection, its filter included: texts and vectors as the database takes them."""
-    only = selection.only
+    """The values of a scope, its filter included: texts and vectors as the database takes them."""
+    only = scope.only
     values: dict[str, Any] = {"start": only.start_time, "finish": only.finish_time}
     values |= _named(only.aggregate_prefixes)
     for key, wanted in (
@@ -68,8 +68,8 @@ def matching(
     ):
         if wanted:
             values[key] = texts(wanted)
-    if selection.since is not None:
-        values |= {"unread": vector(selection.since), "until": vector(selection.until)}
+    if scope.since is not None:
+        values |= {"unread": vector(scope.since), "until": vector(scope.until)}
     return values
 
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 
-from eventferry.database import Key, Position, Reading, Selection, State
+from eventferry.database import Key, Position, Reading, ReadScope, State
 
 _PLACES = 20_000  # of how many events, at most, it is looked up at once where they are
 _NEW = 4096  # events stored since the page before, at most, that are looked at one by one
@@ -27,20 +27,20 @@ class AggregateLookup:
         self._places = None
 
     async def page(
-        self, reading: Reading, selection: Selection, limit: int, max_bytes: int
+        self, reading: Reading, scope: ReadScope, limit: int, max_bytes: int
     ) -> tuple[Sequence[Position], bool]:
         """The next events that match, sorted by their keys, and whether they are the last."""
         if self._places is None:
-            positions, is_end = await reading.select(selection, limit, max_bytes)
+            positions, is_end = await reading.select(scope, limit, max_bytes)
             if not is_end:
                 self._places, self._are_all, self._state = deque(), False, None
             return positions, is_end
         places = self._places
-        if selection.until is None and not await self._keep_up(reading, selection, places):
+        if scope.until is None and not await self._keep_up(reading, scope, places):
             places.clear()
             self._are_all = False
         if not places and not self._are_all:
-            found, _ = await reading.select(selection, _PLACES, None)
+            found, _ = await reading.select(scope, _PLACES, None)
             places += [Key(timestamp, counter, thread) for thread, counter, timestamp, _ in found]
             self._are_all = len(places) < _PLACES
         wanted = list(islice(places, limit))
@@ -53,7 +53,7 @@ class AggregateLookup:
         ]
         return page, not places and self._are_all
 
-    async def _keep_up(self, reading: Reading, selection: Selection, places: deque[Key]) -> bool:
+    async def _keep_up(self, reading: Reading, scope: ReadScope, places: deque[Key]) -> bool:
         """Add the places of what was stored since the page before; False where they are all to be looked up anew: it
         is much, or not all of it stands behind the heads of then."""
         before, self._state = self._state, await reading.state()
@@ -71,7 +71,7 @@ class AggregateLookup:
         is_appended = all(self._heads[thread] > head for thread, head in grown.items())
         if not is_appended or count > _NEW or count != self._state.growth - before.growth:
             return False
-        found = await reading.in_threads(grown, self._heads, selection.only, count)
+        found = await reading.in_threads(grown, self._heads, scope.only, count)
         # What sorts behind all that was looked up comes with the next lookup.
         new = [key for key, passes in found if passes and (self._are_all or (places and key < places[-1]))]
         if new:

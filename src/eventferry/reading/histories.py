@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from eventferry import cursor as vector
-from eventferry.database import EVERYTHING, Database, Filter, History, Reading, Selection
+from eventferry.database import EVERYTHING, Database, Filter, History, Reading, ReadScope
 from eventferry.lines.damaged import seen_event, seen_events
 from eventferry.lines.event import Event, decode_events
 from eventferry.reading.bookmarks import Bookmark
@@ -81,7 +81,7 @@ async def _last(
 ) -> list[Event]:
     """They are among what comes behind the state of the merge in which all is out that is earlier than the last ones
     by time; where no thread falls, that is hardly more."""
-    found, _ = await reading.select(Selection(until=heads, only=only), count, PAGE_BYTES, backwards=True)
+    found, _ = await reading.select(ReadScope(until=heads, only=only), count, PAGE_BYTES, backwards=True)
     if not found:
         return []
     [state] = await states_at(reading, [found[-1][2]], vector.decode(None), heads)

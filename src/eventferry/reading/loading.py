@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from eventferry import cursor as vector
-from eventferry.database import Database, Filter, Selection
+from eventferry.database import Database, Filter, ReadScope
 from eventferry.errors import StoreClosedError
 from eventferry.lines.event import Event, decode_event, decode_events
 from eventferry.reading.arguments import check_integer
@@ -93,7 +93,7 @@ async def selected(database: Database, only: Filter, limit: int, *, backwards: b
     async with database.reading() as reading:
         if only.is_empty:
             return []
-        found, _ = await reading.select(Selection(only=only), limit, PAGE_BYTES, backwards=backwards)
+        found, _ = await reading.select(ReadScope(only=only), limit, PAGE_BYTES, backwards=backwards)
     return [decode_event(line) for *_, line in found if line is not None]
 
 
@@ -103,7 +103,7 @@ async def cursor_until(database: Database, cursor: str | None, event_types: tupl
     async with database.reading() as reading:
         heads = await reading.heads()
         await refuse_ahead(reading, unread, heads)
-        matching = Selection(unread, only=Filter(event_types=event_types))
+        matching = ReadScope(unread, only=Filter(event_types=event_types))
         first = {thread: counter for _, thread, counter in await reading.least_counters([], matching)}
     return vector.encode([first.get(thread, head) for thread, head in enumerate(heads)])
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain, compress, repeat
 from typing import NamedTuple
 
-from eventferry.database import EVERYTHING, FIRST, Filter, Key, Reading, Selection, State, Stretch
+from eventferry.database import EVERYTHING, FIRST, Filter, Key, Reading, ReadScope, State, Stretch
 from eventferry.lifecycle import end_tasks
 from eventferry.lines.event import Event
 from eventferry.lines.marker import archived_among
@@ -78,7 +78,7 @@ class Pages:
     def _begin(self, unread: Sequence[int]) -> None:
         self.unread = list(unread)
         self.is_end = self._only.is_empty
-        self._source = Stretches(Selection(only=self._only), self._open_reading)
+        self._source = Stretches(ReadScope(only=self._only), self._open_reading)
         self._start = self._only.start_time
         # Nothing unread sorts before the bound, but for what lies behind a higher event of its own thread.
         self._bound: Key | None = FIRST if not any(unread) and self._start is None else None
@@ -210,12 +210,12 @@ class Pages:
         return lines
 
     @property
-    def _selection(self) -> Selection:
-        return Selection(self.unread, self._until, self._only)
+    def _selection(self) -> ReadScope:
+        return ReadScope(self.unread, self._until, self._only)
 
     def _behind(self, stretch: Stretch) -> list[int] | None:
         """The counters behind a stretch that needs no more looks at what it passes by; None where it does."""
-        thread = self._source.selection.thread
+        thread = self._source.scope.thread
         if thread is None:
             return order.behind(stretch, self.unread, self._until)
         after = list(self.unread)
@@ -224,7 +224,7 @@ class Pages:
         return after
 
     def _may_hide(self, stretch: Stretch, after: Sequence[int]) -> set[int]:
-        if self._source.selection.thread is not None:
+        if self._source.scope.thread is not None:
             return set()
         return order.may_hide(stretch, after, self._until, self._source.behind)
 
@@ -253,12 +253,12 @@ class Pages:
     def _go_by_key(self) -> None:
         """Read on in order of keys, from a bound that is to be found."""
         self._bound = None
-        self._source.turn_to(Selection(only=self._only), None)
+        self._source.turn_to(ReadScope(only=self._only), None)
 
     def _go_by_counter(self, thread: int) -> None:
         """Read on in order of counters: whatever is unread is in one thread, and needs no check."""
         self._bound = Key(_LONG_AGO, self.unread[thread], thread)
-        self._source.turn_to(Selection(until=self._until, only=self._only, thread=thread), self._open_reading)
+        self._source.turn_to(ReadScope(until=self._until, only=self._only, thread=thread), self._open_reading)
 
     async def _find_bound(self, reading: Reading) -> bool:
         """Find the least key that any thread still owes; False if there is none. At first, go on to where the merge
@@ -281,9 +281,9 @@ class Pages:
         their own thread. Without this look every export of an early day would walk to the end of the store."""
         start, finish = self._only.start_time, self._only.finish_time
         first = Key(_LONG_AGO if start is None else start, -1, -1)
-        rest = await stretch_of(reading, first, Selection(self.unread, self._until), 1, 1)
+        rest = await stretch_of(reading, first, ReadScope(self.unread, self._until), 1, 1)
         ahead = bool(rest.threads) and finish is not None and rest.last <= finish
-        if ahead and self._source.selection.thread is None:
+        if ahead and self._source.scope.thread is None:
             self._bound = None
         return ahead
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 from eventferry import cursor as vector
-from eventferry.database import EVERYTHING, Key, Reading, Selection, State
+from eventferry.database import EVERYTHING, Key, Reading, ReadScope, State
 from eventferry.errors import CursorAheadError
 from eventferry.lines.limits import MAX_SAFE_INTEGER
 
@@ -37,7 +37,7 @@ async def states_at(
     state = [max(counters) for counters in zip(since, until, strict=True)]
     states: list[list[int]] = []
     # From the last time on: what is least behind a time is the least of all spans from there on.
-    found = sorted(await reading.least_counters(times, Selection(since, until)), reverse=True)
+    found = sorted(await reading.least_counters(times, ReadScope(since, until)), reverse=True)
     at = 0
     for span in reversed(range(len(times))):
         while at < len(found) and found[at][0] == span:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TypeAlias
 
-from eventferry.database import FIRST, Key, Reading, Selection, Stretch
+from eventferry.database import FIRST, Key, Reading, ReadScope, Stretch
 from eventferry.lifecycle import to_the_end
 from eventferry.reading.ahead import Ahead, close_all
 
@@ -18,25 +18,23 @@ reading is open while its reader waits for anything but the database."""
 OpenReading: TypeAlias = Callable[[], AbstractAsyncContextManager[Reading]]  # opens a reading
 
 
-async def stretch_of(
-    reading: Reading, bound: Key, selection: Selection, limit: int, max_bytes: int
-) -> Stretch:
+async def stretch_of(reading: Reading, bound: Key, scope: ReadScope, limit: int, max_bytes: int) -> Stretch:
     """The stretch that begins at a bound, alone."""
     found: list[Stretch] = []
-    await reading.read_on(bound, selection, limit, max_bytes, 1, found.append)
+    await reading.read_on(bound, scope, limit, max_bytes, 1, found.append)
     return found[0]
 
 
 class Stretches:
-    """Stretches of a selection, one behind the other; `first` comes next, if it is at hand.
+    """Stretches of a scope, one behind the other; `first` comes next, if it is at hand.
 
     It does not know what has been read before, nor whether timestamps go backwards: whoever takes them checks that.
     What comes behind the first stretch is read from then on, in readings that `open_reading` opens. Without it,
     `look` reads one more stretch in a reading that is lent.
     """
 
-    def __init__(self, selection: Selection, open_reading: OpenReading | None = None) -> None:
-        self.selection = selection
+    def __init__(self, scope: ReadScope, open_reading: OpenReading | None = None) -> None:
+        self.scope = scope
         self.first: Stretch | None = None
         self._bound = FIRST
         self._open_reading = open_reading
@@ -57,10 +55,10 @@ class Stretches:
             return self._ahead.hand
         return () if self._kept is None else (self._kept,)
 
-    def turn_to(self, selection: Selection, open_reading: OpenReading | None) -> None:
+    def turn_to(self, scope: ReadScope, open_reading: OpenReading | None) -> None:
         """Read other stretches from now on."""
         self.give_up()
-        self.selection, self._open_reading = selection, open_reading
+        self.scope, self._open_reading = scope, open_reading
 
     def begins_at(self, bound: Key) -> bool:
         """Whether the first stretch is at hand and begins there."""
@@ -85,7 +83,7 @@ class Stretches:
         if self.first is not None and self.begins_at(bound) and self.first.number <= limit:
             return self.first
         self.give_up()
-        self.first = stretch = await stretch_of(reading, bound, self.selection, limit, max_bytes)
+        self.first = stretch = await stretch_of(reading, bound, self.scope, limit, max_bytes)
         self._bound = bound
         left -= len(stretch.threads)
         if self._open_reading is not None and not stretch.is_end and left > 0:
@@ -122,7 +120,7 @@ class Stretches:
                 async with open_reading() as reading:
                     while not (is_end or ahead.is_enough or given >= _AT_A_TIME):
                         count = DEPTH - len(ahead.hand)
-                        await reading.read_on(bound, self.selection, left, max_bytes, count, give)
+                        await reading.read_on(bound, self.scope, left, max_bytes, count, give)
 
         return read
 
@@ -134,7 +132,7 @@ class Stretches:
 
     def _looking(self, reading: Reading, bound: Key, limit: int, max_bytes: int) -> Ahead[Stretch]:
         async def read(ahead: Ahead[Stretch]) -> None:
-            await reading.read_on(bound, self.selection, limit, max_bytes, 1, ahead.give)
+            await reading.read_on(bound, self.scope, limit, max_bytes, 1, ahead.give)
 
         return Ahead(read, 1)
 

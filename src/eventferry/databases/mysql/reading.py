@@ -17,8 +17,8 @@ from eventferry.database import (
     Inspection,
     Key,
     Position,
+    ReadScope,
     Segment,
-    Selection,
     Stage,
     StageKind,
     State,
@@ -164,16 +164,16 @@ class MysqlReading:
         return heads_of(text, self.names)
 
     async def read_on(
-        self, bound: Key, selection: Selection, limit: int, max_bytes: int, count: int, give: Give
+        self, bound: Key, scope: ReadScope, limit: int, max_bytes: int, count: int, give: Give
     ) -> None:
-        if selection.only.is_open and self.shape.is_ours:
-            read = partial(self._line_by_line, selection, max_bytes)
+        if scope.only.is_open and self.shape.is_ours:
+            read = partial(self._line_by_line, scope, max_bytes)
         else:
-            read = partial(give_in_turn, partial(self._row_by_row, selection, max_bytes))
+            read = partial(give_in_turn, partial(self._row_by_row, scope, max_bytes))
         await self.connection.run(partial(read, bound, limit, count, from_thread(give)))
 
     def _line_by_line(
-        self, selection: Selection, max_bytes: int, key: Key, limit: int, count: int, give: Give
+        self, scope: ReadScope, max_bytes: int, key: Key, limit: int, count: int, give: Give
     ) -> None:
         """Several stretches by one statement, so that the server works on the next while one is taken."""
         pace = self._paces.full
@@ -196,8 +196,8 @@ class MysqlReading:
             return room <= 0
 
         cut = self.connection.lines(
-            f"SELECT {_PLACE}, {LINE} FROM {self._events} AS e {_walk(selection)} LIMIT %(rows)s",
-            self._values(selection) | _from(selection, key) | {"rows": rows},
+            f"SELECT {_PLACE}, {LINE} FROM {self._events} AS e {_walk(scope)} LIMIT %(rows)s",
+            self._values(scope) | _from(scope, key) | {"rows": rows},
             take,
         )
         is_end = not cut and left > 0
@@ -212,9 +212,9 @@ class MysqlReading:
         numbers = numbers_of(b",".join(places))
         return Stretch(numbers[::3], numbers[1::3], None, text, bytes, len(lines), max(numbers[2::3]), is_end)
 
-    def _row_by_row(self, selection: Selection, max_bytes: int, key: Key, limit: int) -> Stretch:
-        only = selection.only
-        values = self._values(selection)
+    def _row_by_row(self, scope: ReadScope, max_bytes: int, key: Key, limit: int) -> Stretch:
+        only = scope.only
+        values = self._values(scope)
         line = LINE if only.is_open else f"CASE WHEN {self._condition(only)} THEN {LINE} END"
         walk = limit if only.is_open else max(limit, WALK)
         pace = self._paces.full if only.is_open else self._paces.filtered
@@ -222,10 +222,10 @@ class MysqlReading:
         least = 16
         while True:
             count = min(walk - len(page), max(pace.rows(max_bytes), least))
-            within = self._within(key, selection, count, values)
+            within = self._within(key, scope, count, values)
             rows, cut = self._positions(
-                f"SELECT {_PLACE}, {line} FROM {self._events} AS e {_walk(selection, within)} LIMIT %(count)s",
-                values | _from(selection, key) | {"count": count},
+                f"SELECT {_PLACE}, {line} FROM {self._events} AS e {_walk(scope, within)} LIMIT %(count)s",
+                values | _from(scope, key) | {"count": count},
                 limit,
                 max_bytes,
             )
@@ -248,14 +248,14 @@ class MysqlReading:
                 return _stretch(page, only, is_end=False)
             key = Key(timestamp, counter, thread + 1)
 
-    def _within(self, key: Key, selection: Selection, count: int, values: dict[str, Any]) -> str:
+    def _within(self, key: Key, scope: ReadScope, count: int, values: dict[str, Any]) -> str:
         """In a store without the index for the order, the last timestamp that the next events have: only with that does
         the server sort those of equal timestamps instead of all that is left."""
-        if self.shape.order_key is not None or selection.thread is not None:
+        if self.shape.order_key is not None or scope.thread is not None:
             return "TRUE"
         last = self.connection.query(
             f"""SELECT e.timestamp FROM {self._events} AS e
-            WHERE {_FROM_KEY} AND {_is_selected(selection)} ORDER BY e.timestamp LIMIT 1 OFFSET %(count)s""",
+            WHERE {_FROM_KEY} AND {_is_in_scope(scope)} ORDER BY e.timestamp LIMIT 1 OFFSET %(count)s""",
             values | _key(key) | {"count": count - 1},
         )
         values["last"] = last[0][0] if last else 2**63 - 1
@@ -289,16 +289,16 @@ class MysqlReading:
 
     @threaded
     def select(
-        self, selection: Selection, limit: int, max_bytes: int | None, *, backwards: bool = False
+        self, scope: ReadScope, limit: int, max_bytes: int | None, *, backwards: bool = False
     ) -> tuple[list[Position], bool]:
-        only = selection.only
+        only = scope.only
         # Left to itself the server might walk the whole order: the events of an aggregate are few.
         hint = "FORCE INDEX (`aggregate`)" if only.names_aggregates else ""
         rows, is_cut = self._positions(
             f"""SELECT {_PLACE}, {"NULL" if max_bytes is None else LINE} FROM {self._events} AS e {hint}
-            WHERE {self._condition(only)} AND {_is_selected(selection)}
+            WHERE {self._condition(only)} AND {_is_in_scope(scope)}
             {_BACKWARDS if backwards else _IN_ORDER} LIMIT %(count)s""",
-            self._values(selection) | {"count": limit},
+            self._values(scope) | {"count": limit},
             limit,
             2**62 if max_bytes is None else max_bytes,
         )
@@ -336,7 +336,7 @@ class MysqlReading:
     ) -> list[tuple[Key, bool]]:
         if not unread:
             return []
-        condition, values = self._condition(only), self._values(Selection(only=only))
+        condition, values = self._condition(only), self._values(ReadScope(only=only))
         ends = until or OPEN_END
         found: list[tuple[Key, bool]] = []
         if count == 1:
@@ -390,15 +390,15 @@ class MysqlReading:
         return lines
 
     @threaded
-    def least_counters(self, times: Sequence[int], selection: Selection) -> list[tuple[int, int, int]]:
+    def least_counters(self, times: Sequence[int], scope: ReadScope) -> list[tuple[int, int, int]]:
         spans = ", ".join(str(int(time)) for time in times)
         return self.connection.query(
             f"""SELECT {f"INTERVAL(e.timestamp, {spans}) - 1" if times else "0"} AS span,
               e.threadId, MIN(e.threadCounter)
             FROM {self._events} AS e WHERE {"e.timestamp >= %(first)s" if times else "TRUE"}
-              AND {_is_selected(selection)} AND {self._condition(selection.only)}
+              AND {_is_in_scope(scope)} AND {self._condition(scope.only)}
             GROUP BY span, e.threadId ORDER BY NULL""",
-            self._values(selection) | {"first": min(times, default=0)},
+            self._values(scope) | {"first": min(times, default=0)},
         )
 
     @threaded
@@ -423,8 +423,8 @@ class MysqlReading:
     def _condition(self, only: Filter) -> str:
         return conditions(only, "e.{}", "%({})s", self.shape.among, _begins)
 
-    def _values(self, selection: Selection) -> dict[str, Any]:
-        return matching(selection, tuple, vector)
+    def _values(self, scope: ReadScope) -> dict[str, Any]:
+        return matching(scope, tuple, vector)
 
 
 def _enough(lines: Sequence[bytes], limit: int, max_bytes: int) -> int:
@@ -441,8 +441,8 @@ def _begins(column: str, name: str) -> str:
     return begins(column, f"%({name})s")
 
 
-def _is_selected(selection: Selection) -> str:
-    return "TRUE" if selection.since is None else _UNREAD
+def _is_in_scope(scope: ReadScope) -> str:
+    return "TRUE" if scope.since is None else _UNREAD
 
 
 ALL_HEADS = "GROUP_CONCAT(threadCounter ORDER BY threadId)"
@@ -454,17 +454,17 @@ _FROM_KEY = """e.timestamp >= %(time)s AND (e.timestamp > %(time)s
 _IN_THREAD = "e.threadId = %(thread)s AND e.threadCounter >= %(counter)s AND e.threadCounter < %(end)s"
 
 
-def _walk(selection: Selection, within: str = "TRUE") -> str:
-    if selection.thread is None:
-        return f"WHERE {_FROM_KEY} AND {within} AND {_is_selected(selection)} {_IN_ORDER}"
-    return f"FORCE INDEX (PRIMARY) WHERE {_IN_THREAD} AND {_is_selected(selection)} ORDER BY e.threadCounter"
+def _walk(scope: ReadScope, within: str = "TRUE") -> str:
+    if scope.thread is None:
+        return f"WHERE {_FROM_KEY} AND {within} AND {_is_in_scope(scope)} {_IN_ORDER}"
+    return f"FORCE INDEX (PRIMARY) WHERE {_IN_THREAD} AND {_is_in_scope(scope)} ORDER BY e.threadCounter"
 
 
-def _from(selection: Selection, key: Key) -> dict[str, int]:
-    if selection.thread is None:
+def _from(scope: ReadScope, key: Key) -> dict[str, int]:
+    if scope.thread is None:
         return _key(key)
-    begin, end = selection.counters_from(key)
-    return {"thread": selection.thread, "counter": begin, "end": end}
+    begin, end = scope.counters_from(key)
+    return {"thread": scope.thread, "counter": begin, "end": end}
 
 
 def _key(key: Key) -> dict[str, int]:

@@ -21,8 +21,8 @@ from eventferry.database import (
     Inspection,
     Key,
     Position,
+    ReadScope,
     Segment,
-    Selection,
     Stage,
     StageKind,
     State,
@@ -87,14 +87,12 @@ def vector(counters: Sequence[int] | None) -> str:
     return _OPEN_END if counters is None else "{" + ",".join(map(str, counters)) + "}"
 
 
-def _matching(selection: Selection) -> tuple[str, dict[str, Any]]:
-    """The condition of a selection's filter, and the values of the whole selection."""
-    if (prefixes := selection.only.aggregate_prefixes) is not None:
-        only = replace(selection.only, aggregate_prefixes=tuple(_storable(prefixes)))
-        selection = selection._replace(only=only)
-    return conditions(selection.only, '"{}"', "%({})s", _among, _begins), matching(
-        selection, _storable, vector
-    )
+def _matching(scope: ReadScope) -> tuple[str, dict[str, Any]]:
+    """The condition of a scope's filter, and the values of the whole scope."""
+    if (prefixes := scope.only.aggregate_prefixes) is not None:
+        only = replace(scope.only, aggregate_prefixes=tuple(_storable(prefixes)))
+        scope = scope._replace(only=only)
+    return conditions(scope.only, '"{}"', "%({})s", _among, _begins), matching(scope, _storable, vector)
 
 
 def _among(column: str, name: str) -> str:
@@ -105,8 +103,8 @@ def _begins(column: str, name: str) -> str:
     return begins(column, f"%({name})s")
 
 
-def _is_selected(selection: Selection) -> str:
-    return "TRUE" if selection.since is None else _UNREAD
+def _is_in_scope(scope: ReadScope) -> str:
+    return "TRUE" if scope.since is None else _UNREAD
 
 
 def _starts(unread: Mapping[int, int]) -> dict[str, str]:
@@ -212,9 +210,9 @@ class PostgresReading:
         return whole_heads([head for (head,) in rows], f"{self.names.tables.events}-threads")
 
     async def read_on(
-        self, bound: Key, selection: Selection, limit: int, max_bytes: int, count: int, give: Give
+        self, bound: Key, scope: ReadScope, limit: int, max_bytes: int, count: int, give: Give
     ) -> None:
-        is_open = selection.only.is_open
+        is_open = scope.only.is_open
         pace = self.connection.pace
         rows = walk = large = 0
 
@@ -249,22 +247,22 @@ class PostgresReading:
             # How many lines a filter leaves for the next stretch is not known before.
             ahead = min(count * rows, walk) if is_open else rows
             statements = [
-                self._stretch(None if place else bound, selection, limit, min(rows, walk - place), far)
+                self._stretch(None if place else bound, scope, limit, min(rows, walk - place), far)
                 for place in range(0, ahead, rows)
             ]
             await self.connection.each(statements, take)
             if large:
                 pace.cut(max(large - 1, 1))
 
-    def _stretch(self, key: Key | None, selection: Selection, limit: int, rows: int, far: int) -> str:
+    def _stretch(self, key: Key | None, scope: ReadScope, limit: int, rows: int, far: int) -> str:
         """A statement for events from a key on, or from behind those that the statement before it found. All come in
         one row, for a row costs the client more than a line costs the server; its seventh column is the number of the
         first event that passes and is as large as `far`."""
-        condition, values = _matching(selection)
+        condition, values = _matching(scope)
         # As a number that is not 0 the planner takes the comparison for true nearly always, as it is; otherwise it
         # takes it for true of one event in nine, thinks that the page needs all that is left, and sorts that.
-        is_selected = f"({_is_selected(selection)})::int <> 0"
-        if selection.thread is None:
+        is_in_scope = f"({_is_in_scope(scope)})::int <> 0"
+        if scope.thread is None:
             order = _BY_KEY
             begin = (
                 f"({_BY_KEY}) > ({_KEPT_TIME}, {_KEPT_COUNTER}, {_KEPT_THREAD})"
@@ -276,16 +274,16 @@ class PostgresReading:
             bound = {} if key is None else dict(zip(names, map(str, key), strict=True))
         else:
             order = '"threadCounter"'
-            first, end = selection.counters_from(key or FIRST)
-            bound = {"thread": str(selection.thread), "counter": str(first), "end": str(end)}
+            first, end = scope.counters_from(key or FIRST)
+            bound = {"thread": str(scope.thread), "counter": str(first), "end": str(end)}
             counter = f"{_KEPT_COUNTER} + 1" if key is None else "%(counter)s::bigint"
             begin = f'"threadId" = %(thread)s::bigint AND {order} >= {counter} AND {order} < %(end)s::bigint'
         events = f"""(
             SELECT * FROM {self.names.events}
-            WHERE {begin} AND {is_selected} ORDER BY {order} LIMIT %(rows)s
+            WHERE {begin} AND {is_in_scope} ORDER BY {order} LIMIT %(rows)s
           ) AS walk"""
         passing = "NULL"
-        if not selection.only.is_open:
+        if not scope.only.is_open:
             given = f"count(*) FILTER (WHERE {condition}) OVER (ROWS UNBOUNDED PRECEDING)"
             events = f"(SELECT *, {given} AS given FROM {events}) AS page WHERE given <= %(limit)s"
             passing = f"string_agg(CASE WHEN {condition} THEN '1' ELSE '0' END, '')"
@@ -299,12 +297,12 @@ class PostgresReading:
         )
 
     async def select(
-        self, selection: Selection, limit: int, max_bytes: int | None, *, backwards: bool = False
+        self, scope: ReadScope, limit: int, max_bytes: int | None, *, backwards: bool = False
     ) -> tuple[list[Position], bool]:
-        condition, values = _matching(selection)
-        condition = f"{condition} AND {_is_selected(selection)}"
+        condition, values = _matching(scope)
+        condition = f"{condition} AND {_is_in_scope(scope)}"
         # An expression keeps the planner from walking the whole order: the events of an aggregate are few.
-        time = '"timestamp" + 0' if selection.only.names_aggregates else '"timestamp"'
+        time = '"timestamp" + 0' if scope.only.names_aggregates else '"timestamp"'
         order = ", ".join(
             f"{column} DESC" if backwards else column for column in (time, '"threadCounter"', '"threadId"')
         )
@@ -376,7 +374,7 @@ class PostgresReading:
     ) -> list[tuple[Key, bool]]:
         if count > 1 or not unread:
             return await self._behind(unread, until, only, count)
-        condition, values = _matching(Selection(only=only))
+        condition, values = _matching(ReadScope(only=only))
         ends = [2**62] * 256 if until is None else until
         # Mostly the event at the counter itself is there: to join by equality takes half the time.
         rows = await self.connection.rows(
@@ -396,7 +394,7 @@ class PostgresReading:
     ) -> list[tuple[Key, bool]]:
         if not unread:
             return []
-        condition, values = _matching(Selection(only=only))
+        condition, values = _matching(ReadScope(only=only))
         rows = await self.connection.rows(
             f"""SELECT e.* FROM unnest(%(threads)s::bigint[], %(starts)s::bigint[]) AS wanted(id, start)
             CROSS JOIN LATERAL (
@@ -423,13 +421,13 @@ class PostgresReading:
         )
         return bool(rows[0][0])
 
-    async def least_counters(self, times: Sequence[int], selection: Selection) -> list[tuple[int, int, int]]:
-        condition, values = _matching(selection)
+    async def least_counters(self, times: Sequence[int], scope: ReadScope) -> list[tuple[int, int, int]]:
+        condition, values = _matching(scope)
         span = 'width_bucket("timestamp", %(times)s::bigint[]) - 1' if times else "0"
         return await self.connection.rows(
             f"""SELECT {span}, "threadId", min("threadCounter") FROM {self.names.events}
             WHERE {'"timestamp" >= %(first)s::bigint' if times else "TRUE"}
-              AND {_is_selected(selection)} AND {condition}
+              AND {_is_in_scope(scope)} AND {condition}
             GROUP BY 1, 2""",
             values | {"times": list(times), "first": min(times, default=0)},
         )

@@ -17,8 +17,8 @@ from eventferry.database import (
     Inspection,
     Key,
     Position,
+    ReadScope,
     Segment,
-    Selection,
     Stage,
     StageKind,
     State,
@@ -130,17 +130,17 @@ class SqliteReading:
         return int(stored)
 
     async def read_on(
-        self, bound: Key, selection: Selection, limit: int, max_bytes: int, count: int, give: Give
+        self, bound: Key, scope: ReadScope, limit: int, max_bytes: int, count: int, give: Give
     ) -> None:
-        read = partial(self._stretch, selection, max_bytes)
+        read = partial(self._stretch, scope, max_bytes)
         await self.connection.run(partial(give_in_turn, read, bound, limit, count, from_thread(give)))
 
-    def _stretch(self, selection: Selection, max_bytes: int, bound: Key, limit: int) -> Stretch:
-        only = selection.only
-        condition, values = _matching(selection)
-        values |= {"limit": limit} | _from(selection, bound)
+    def _stretch(self, scope: ReadScope, max_bytes: int, bound: Key, limit: int) -> Stretch:
+        only = scope.only
+        condition, values = _matching(scope)
+        values |= {"limit": limit} | _from(scope, bound)
         rows = min(limit if only.is_open else max(limit, WALK), self.connection.pace.rows(max_bytes))
-        statement = self._stretch_sql(selection, condition)
+        statement = self._stretch_sql(scope, condition)
         while True:
             found = self.connection.within(
                 max_bytes if rows > 1 else None, statement, values | {"walk": rows}
@@ -159,13 +159,13 @@ class SqliteReading:
         flags = None if only.is_open else flags_of(passing.encode())
         return Stretch(threads, counters, flags, lines or b"", bytes, count, last, is_end)
 
-    def _stretch_sql(self, selection: Selection, condition: str) -> str:
+    def _stretch_sql(self, scope: ReadScope, condition: str) -> str:
         """Events from the bound on in one row, until which the thread runs without Python's lock."""
-        is_open = selection.only.is_open
+        is_open = scope.only.is_open
         line = self._text if is_open else f"CASE WHEN {condition} THEN {self._text} END"
         events = f"""SELECT timestamp, threadCounter, threadId, {line} AS line FROM {self._events}
-            WHERE {_FROM_KEY if selection.thread is None else _IN_THREAD} AND {_is_selected(selection)}
-            ORDER BY {_BY_KEY if selection.thread is None else "threadCounter"} LIMIT :walk"""
+            WHERE {_FROM_KEY if scope.thread is None else _IN_THREAD} AND {_is_in_scope(scope)}
+            ORDER BY {_BY_KEY if scope.thread is None else "threadCounter"} LIMIT :walk"""
         passing = "NULL"
         if not is_open:
             events = f"""SELECT * FROM (
@@ -178,15 +178,15 @@ class SqliteReading:
 
     @threaded
     def select(
-        self, selection: Selection, limit: int, max_bytes: int | None, *, backwards: bool = False
+        self, scope: ReadScope, limit: int, max_bytes: int | None, *, backwards: bool = False
     ) -> tuple[list[Position], bool]:
-        condition, values = _matching(selection)
+        condition, values = _matching(scope)
         # +timestamp keeps the planner from walking the whole order: the events of an aggregate are few.
-        time = "+timestamp" if selection.only.names_aggregates else "timestamp"
+        time = "+timestamp" if scope.only.names_aggregates else "timestamp"
         down = " DESC" if backwards else ""
         rows = self.sqlite.execute(
             f"""SELECT threadId, threadCounter, timestamp, {"NULL" if max_bytes is None else self._line}
-            FROM {self._events} WHERE {condition} AND {_is_selected(selection)}
+            FROM {self._events} WHERE {condition} AND {_is_in_scope(scope)}
             ORDER BY {time}{down}, threadCounter{down}, threadId{down} LIMIT :limit""",
             values | {"limit": limit},
         )
@@ -243,7 +243,7 @@ class SqliteReading:
     def in_threads(
         self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
     ) -> list[tuple[Key, bool]]:
-        condition, values = _matching(Selection(only=only))
+        condition, values = _matching(ReadScope(only=only))
         ends = OPEN_END if until is None else until
         wanted = [(thread, start, ends[thread]) for thread, start in unread.items()]
         if count == 1:
@@ -282,12 +282,12 @@ class SqliteReading:
         return any(self.sqlite.execute(statement, segment).fetchone()[0] for segment in segments)
 
     @threaded
-    def least_counters(self, times: Sequence[int], selection: Selection) -> list[tuple[int, int, int]]:
+    def least_counters(self, times: Sequence[int], scope: ReadScope) -> list[tuple[int, int, int]]:
         # One span after another: what is grouped at a time is small, and the index is gone through once.
-        condition, values = _matching(selection)
+        condition, values = _matching(scope)
         within = "timestamp >= :first AND timestamp < :next" if times else "TRUE"
         statement = f"""SELECT :span, threadId, min(threadCounter) FROM {self._events}
-          WHERE {within} AND {_is_selected(selection)} AND {condition} GROUP BY threadId"""
+          WHERE {within} AND {_is_in_scope(scope)} AND {condition} GROUP BY threadId"""
         found: list[tuple[int, int, int]] = []
         for span, (first, behind) in enumerate(pairwise([*times, 2**63 - 1]) if times else [(0, 0)]):
             bounds = {"span": span, "first": first, "next": behind}
@@ -317,9 +317,9 @@ class SqliteReading:
         return inspect(self.sqlite, self.tables, limit)
 
 
-def _matching(selection: Selection) -> tuple[str, dict[str, Any]]:
-    """The condition of a selection's filter, and the values of the whole selection."""
-    return conditions(selection.only, "{}", ":{}", _among, _begins), matching(selection, _texts, vector)
+def _matching(scope: ReadScope) -> tuple[str, dict[str, Any]]:
+    """The condition of a scope's filter, and the values of the whole scope."""
+    return conditions(scope.only, "{}", ":{}", _among, _begins), matching(scope, _texts, vector)
 
 
 def _among(column: str, name: str) -> str:
@@ -335,8 +335,8 @@ def _texts(texts: Sequence[str]) -> str:
     return json.dumps([text for text in texts if "\0" not in text])
 
 
-def _is_selected(selection: Selection) -> str:
-    return "TRUE" if selection.since is None else _UNREAD
+def _is_in_scope(scope: ReadScope) -> str:
+    return "TRUE" if scope.since is None else _UNREAD
 
 
 _BY_KEY = "timestamp, threadCounter, threadId"
@@ -344,10 +344,10 @@ _FROM_KEY = f"({_BY_KEY}) >= (:bound_time, :bound_counter, :bound_thread)"
 _IN_THREAD = "threadId = :bound_thread AND threadCounter >= :bound_counter AND threadCounter < :end_counter"
 
 
-def _from(selection: Selection, bound: Key) -> dict[str, int]:
-    if selection.thread is not None:
-        begin, end = selection.counters_from(bound)
-        return {"bound_thread": selection.thread, "bound_counter": begin, "end_counter": end}
+def _from(scope: ReadScope, bound: Key) -> dict[str, int]:
+    if scope.thread is not None:
+        begin, end = scope.counters_from(bound)
+        return {"bound_thread": scope.thread, "bound_counter": begin, "end_counter": end}
     return {
         "bound_time": bound.timestamp,
         "bound_counter": bound.thread_counter,
