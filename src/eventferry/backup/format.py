@@ -125,7 +125,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         )
 
 
-class Secrets(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class BackedUpSecrets(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The store's secrets as they were when a manifest was made, or one before it.
 
     Attributes:
@@ -175,7 +175,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     parts: list[Part]
     totals: Totals
     recipients: list[str] = []
-    secrets: Secrets | None = None
+    secrets: BackedUpSecrets | None = None
     erasures: Link | None = None
 
 

@@ -17,7 +17,7 @@ import msgspec
 from eventferry.backup import format
 from eventferry.backup.chain import Chain, Entry
 from eventferry.backup.erased import note_erasures
-from eventferry.backup.format import Link, Manifest, Part, Secrets, Totals
+from eventferry.backup.format import BackedUpSecrets, Link, Manifest, Part, Totals
 from eventferry.backup.packing import Recipient, load_recipients
 from eventferry.backup.parts import Made, PartMaker, Parts, put
 from eventferry.backup.storage import Storage, open_storage, probe
@@ -292,7 +292,9 @@ class _Run:
 
     # the manifest
 
-    async def _manifest(self, chain: Chain, secrets: Secrets | None, erasures: Link | None) -> Manifest:
+    async def _manifest(
+        self, chain: Chain, secrets: BackedUpSecrets | None, erasures: Link | None
+    ) -> Manifest:
         newest, created = chain.newest, now()
         number, root, totals, before, base = 1, 1, Totals(), list[Part](), None
         if newest is not None:
@@ -342,7 +344,7 @@ class _Run:
 
     # secrets
 
-    async def _write_secrets(self, chain: Chain) -> tuple[Secrets | None, list[str]]:
+    async def _write_secrets(self, chain: Chain) -> tuple[BackedUpSecrets | None, list[str]]:
         """The secrets for the next manifest, and the objects of secrets to be removed when it is there: a secret that
         was deleted since must not be found in the repository. Without being asked for, those of the run before."""
         newest = chain.newest
@@ -357,7 +359,9 @@ class _Run:
         # Looked for before the manifest is there: what another run writes for a later one does not exist yet.
         there = await self._storage.listed(f"{chain.name}/secrets")
         number = 1 if newest is None else newest.link.number + 1
-        return Secrets(manifest=number, parts=parts), [each.name for each in there if each.name not in own]
+        return BackedUpSecrets(manifest=number, parts=parts), [
+            each.name for each in there if each.name not in own
+        ]
 
     async def _made_of_secrets(self) -> AsyncIterator[Made]:
         maker = PartMaker(f"secrets/{token_hex(16)}", self._recipients)
