@@ -15,7 +15,7 @@ from eventferry.sources.mapper import Mapper, PayloadMode, kept_kinds
 from eventferry.sources.mapping import OUTPUT, Mapping, RowKind, load_mapping
 from eventferry.sources.source import SourceReport, report_of
 from eventferry.tabular.conversion import Conversion
-from eventferry.tabular.csv_reading import CsvReader, Records
+from eventferry.tabular.csv_reading import CsvReader, CsvRecords
 
 _NEEDED = ("aggregate", "type", "data")
 
@@ -113,7 +113,7 @@ class MappedRecords:
             else:
                 self._values.append((header.index(column), read.get(output, str)))
 
-    def lines(self, records: Records) -> bytes:
+    def lines(self, records: CsvRecords) -> bytes:
         """The lines of records."""
         self._positions.clear()
         rows: list[list[Any]] = []
@@ -131,7 +131,7 @@ class MappedRecords:
             raise self._placed(records, trouble.reason, trouble.field or "", len(rows)) from None
         return b"".join(lines)
 
-    def _rows(self, records: Records) -> Iterator[list[Any]]:
+    def _rows(self, records: CsvRecords) -> Iterator[list[Any]]:
         for number, record in enumerate(records.records, records.row):
             row = [None if value is None else value[1](record[value[0]]) for value in self._values]
             if self._values[0] is None:
@@ -145,7 +145,7 @@ class MappedRecords:
             self._positions.append(row[0])
             yield row
 
-    def _placed(self, records: Records, reason: str, output: str, index: int) -> InputError:
+    def _placed(self, records: CsvRecords, reason: str, output: str, index: int) -> InputError:
         column = self._mapping.columns.get(output, output)
         return records.placed(InputError(reason, field=column), index)
 

@@ -26,7 +26,7 @@ from eventferry.tabular.columns import (
 from eventferry.tabular.conversion import Conversion
 
 
-class Records:
+class CsvRecords:
     """Records that follow one another in a file.
 
     Attributes:
@@ -50,7 +50,7 @@ class Records:
 class RecordMaker(Protocol):
     """Makes lines of records."""
 
-    def lines(self, records: Records) -> bytes:
+    def lines(self, records: CsvRecords) -> bytes:
         """The lines. Raises InputError with its place."""
 
 
@@ -75,7 +75,7 @@ class EventRecords:
         self._values = [(header.index(column), _READERS[column]) for column in columns]
         self._writer = LineWriter(columns)
 
-    def lines(self, records: Records) -> bytes:
+    def lines(self, records: CsvRecords) -> bytes:
         """The lines of records."""
         rows = []
         for index, record in enumerate(records.records):
@@ -176,7 +176,7 @@ class CsvReader:
         self._line += text.count("\n")
         return lines
 
-    def _records(self, text: str, at: int) -> Records:
+    def _records(self, text: str, at: int) -> CsvRecords:
         starts: list[int] = []
         records: list[list[str]] = []
         while at < len(text):
@@ -197,7 +197,7 @@ class CsvReader:
             )
             starts.append(at)
             at = match.end()
-        return Records(text, starts, records, self._row, self._line)
+        return CsvRecords(text, starts, records, self._row, self._line)
 
     def _fields(self, text: str, at: int, row: int = 0) -> tuple[list[str], int]:
         """The fields of one record, however many, and where it ends."""
