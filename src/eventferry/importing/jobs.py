@@ -39,13 +39,13 @@ StoreAt: TypeAlias = "Callable[[str], Awaitable[EventStore]]"
 PARTS = 8
 """How many parts each process pushes, about: so that none is idle for long at the end."""
 
-AnyPart = TypeVar("AnyPart", bound="Part")
+AnyPart = TypeVar("AnyPart", bound="ImportPart")
 
 _BLOCK = 256 * 1024
 _LEAST = 1024 * 1024  # bytes of a file's range, so that a part is worth its push
 
 
-class Part(Protocol):
+class ImportPart(Protocol):
     """What a worker pushes at once. It goes there pickled."""
 
     @property
@@ -252,7 +252,7 @@ class JobsImport:
         self._id = ""
         self.events = 0
         self.bytes = 0
-        self.unchecked: list[Part] = []
+        self.unchecked: list[ImportPart] = []
 
     async def __aenter__(self) -> JobsImport:
         self._operation.begin()
@@ -361,7 +361,7 @@ async def _work(channel: Channel) -> None:
             return stores[place]
 
         while True:
-            part: Part = await asyncio.to_thread(channel.receive)
+            part: ImportPart = await asyncio.to_thread(channel.receive)
             answer: _Pushed | _Failure
             try:
                 lines = await part.lines(store_at)
