@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from eventferry.console.app import PAGES
-from eventferry.console.page import ROOT, Page
+from eventferry.console.page import ROOT, ConsolePage
 from eventferry.console.sessions import SESSION_SECONDS
 from eventferry.http import SCOPES, TokenFile
 from tests.support.console import Visitor, console, markup_of
@@ -48,11 +48,11 @@ SCOPE_OF = {
 GUARDED = [page for page in PAGES if page.scope is not None]
 
 
-def name_of(page: Page[Any]) -> str:
+def name_of(page: ConsolePage[Any]) -> str:
     return f"{page.method} {page.path}"
 
 
-async def asked(visitor: Visitor, page: Page[Any], **headers: str) -> httpx.Response:
+async def asked(visitor: Visitor, page: ConsolePage[Any], **headers: str) -> httpx.Response:
     """Ask for a page; for what a form does, with a form that has the visitor's key. A stream would not end."""
     if page.path == "/follow/rows":
         return await visitor.client.head(ROOT + page.path, headers=headers)
@@ -71,7 +71,7 @@ def test_every_page_is_walked_here() -> None:
 
 @pytest.mark.parametrize("page", GUARDED, ids=name_of)
 async def test_a_page_is_closed_to_whoever_has_not_signed_in_or_has_too_small_a_scope(
-    tmp_path: Path, page: Page[Any]
+    tmp_path: Path, page: ConsolePage[Any]
 ) -> None:
     async with console(tmp_path, 3) as (visitor, store, tokens):
         for headers in (

@@ -25,7 +25,7 @@ from eventferry.console import (
 from eventferry.console.assets import asset_page
 from eventferry.console.counts import Counts
 from eventferry.console.examining import Examinations
-from eventferry.console.page import ROOT, Page, View, place, refusal
+from eventferry.console.page import ROOT, ConsolePage, View, place, refusal
 from eventferry.console.rendering import HEADERS, Rendering
 from eventferry.console.sessions import Sessions, Visitor
 from eventferry.http.guards import Guards
@@ -33,7 +33,7 @@ from eventferry.http.handling import Service
 from eventferry.http.problems import RefusedError
 from eventferry.http.watch import record_of
 
-PAGES: tuple[Page[Any], ...] = (
+PAGES: tuple[ConsolePage[Any], ...] = (
     overview.overview_page,
     overview.chart_page,
     overview.types_page,
@@ -130,7 +130,7 @@ class _Root:
 class _Path:
     """All pages of one path, one per method, as an ASGI application."""
 
-    def __init__(self, pages: Sequence[Page[Any]], console: Console) -> None:
+    def __init__(self, pages: Sequence[ConsolePage[Any]], console: Console) -> None:
         self._console = console
         self._answers = {page.method: partial(page.answer, console) for page in pages}
         if "GET" in self._answers:

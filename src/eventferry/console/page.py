@@ -139,7 +139,7 @@ def place(request: Request, path: str, /, **query: Any) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Page(Generic[Q]):
+class ConsolePage(Generic[Q]):
     """A page, or what a form of a page does.
 
     Attributes:
@@ -229,9 +229,9 @@ class Page(Generic[Q]):
 
 def page(
     method: str, path: str, scope: Scope | None
-) -> Callable[[Callable[[Visit[Q]], Awaitable[Answer]]], Page[Q]]:
-    """Decorator that makes a page of a function. The arguments are those of `Page`."""
-    return lambda function: Page(method, path, scope, function)
+) -> Callable[[Callable[[Visit[Q]], Awaitable[Answer]]], ConsolePage[Q]]:
+    """Decorator that makes a page of a function. The arguments are those of `ConsolePage`."""
+    return lambda function: ConsolePage(method, path, scope, function)
 
 
 def refusal(house: House, request: Request, visitor: Visitor | None, error: Exception) -> Response:
