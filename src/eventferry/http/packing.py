@@ -85,7 +85,7 @@ def weight(parameters: Sequence[str]) -> float:
     return 1
 
 
-class Packer(Protocol):
+class Compressor(Protocol):
     """Compresses a stream."""
 
     def compress(self, data: bytes, /) -> bytes:
@@ -95,11 +95,11 @@ class Packer(Protocol):
         """Return the rest of the output."""
 
 
-def packer(coding: str) -> Packer | None:
+def compressor(coding: str) -> Compressor | None:
     """The compressor for one of `CODINGS`; None for identity."""
     if coding == "gzip":
         return zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
     if coding == "zstd":
         zstd: Any = zstd_module()
-        return cast(Packer, zstd.ZstdCompressor(options={zstd.CompressionParameter.checksum_flag: 1}))
+        return cast(Compressor, zstd.ZstdCompressor(options={zstd.CompressionParameter.checksum_flag: 1}))
     return None

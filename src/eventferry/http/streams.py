@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from eventferry.http.packing import packer
+from eventferry.http.packing import compressor
 from eventferry.lifecycle import end_tasks, to_the_end
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ class LinesResponse(Response):
 
 async def _packed(blocks: AsyncIterator[bytes], coding: str) -> AsyncGenerator[bytes, None]:
     """Compress the blocks, in a worker thread, so as not to block the event loop."""
-    packing = packer(coding)
+    packing = compressor(coding)
     async for block in blocks:
         if packing is None:
             yield block
