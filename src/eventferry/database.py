@@ -22,7 +22,7 @@ from eventferry.errors import StoreBusyError
 from eventferry.importing.batch import Batch
 from eventferry.lifecycle import Life
 from eventferry.lines.event import NewRow, NewRowValues, NumberedRow, Row
-from eventferry.lines.limits import Limits
+from eventferry.lines.limits import ColumnLimits
 
 
 class OvertakenError(StoreBusyError):
@@ -353,7 +353,7 @@ class Reading(Protocol):
     async def stages(self, kind: StageKind) -> list[Stage]:
         """The stages of that kind that outlive their process. Of all but "merge" there is at most one."""
 
-    async def limits(self, stage: Stage | None = None) -> Limits:
+    async def limits(self, stage: Stage | None = None) -> ColumnLimits:
         """What the columns of a stage can hold, for an "open" one also those of the store behind it; without one, those
         of the events."""
 

@@ -32,7 +32,7 @@ from eventferry.lines.blocks import BOM, ArraySplitter, LineSplitter
 from eventferry.lines.converting import new_row
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Event, EventInput, NewRow, NewRowValues
-from eventferry.lines.limits import Limits, check_limits
+from eventferry.lines.limits import ColumnLimits, check_limits
 from eventferry.reading import order
 from eventferry.results import ImportReport
 from eventferry.state import commits, erasures, leftovers, owners
@@ -202,7 +202,7 @@ async def _fill(database: Database, stage: Stage, pieces: AsyncIterator[Piece]) 
 
 
 async def _pieces(
-    events: EventSource, limits: Limits, *, ignore_unknown_keys: bool, max_line_bytes: int
+    events: EventSource, limits: ColumnLimits, *, ignore_unknown_keys: bool, max_line_bytes: int
 ) -> AsyncIterator[Piece]:
     if isinstance(events, bytes | str | Mapping | Event) or not isinstance(events, Iterable | AsyncIterable):
         raise UsageError(
@@ -249,7 +249,9 @@ async def _pieces(
         yield rows, size
 
 
-async def _changed(pieces: AsyncIterator[Piece], changes: Changes, limits: Limits) -> AsyncIterator[Piece]:
+async def _changed(
+    pieces: AsyncIterator[Piece], changes: Changes, limits: ColumnLimits
+) -> AsyncIterator[Piece]:
     """Pieces of what the changes make of the events. Raises InputError with the number of the event that came in, and
     ChangeError where the sums of the report do not hold."""
     changes.begin()

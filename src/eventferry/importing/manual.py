@@ -17,7 +17,7 @@ from eventferry.errors import ConcurrentError, InputError
 from eventferry.lines.blocks import Lines
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Row
-from eventferry.lines.limits import Limits
+from eventferry.lines.limits import ColumnLimits
 from eventferry.lines.marker import refuse_marker
 from eventferry.state import erasures, owners
 
@@ -82,7 +82,7 @@ class Appending:
         async with owners.writing(self._database, frozen="allow"):
             return []
 
-    async def limits(self) -> Limits:
+    async def limits(self) -> ColumnLimits:
         async with self._database.reading() as reading:
             return await reading.limits()
 

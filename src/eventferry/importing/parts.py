@@ -35,7 +35,7 @@ from eventferry.lifecycle import to_the_end
 from eventferry.lines.blocks import Lines
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import NumberedRow
-from eventferry.lines.limits import Limits
+from eventferry.lines.limits import ColumnLimits
 from eventferry.lines.piping import Source, pipeline
 from eventferry.operation_log import Operation
 from eventferry.reading import order
@@ -185,7 +185,7 @@ class _PushTarget:
         self._stage = stage
         return []
 
-    async def limits(self) -> Limits:
+    async def limits(self) -> ColumnLimits:
         async with self._database.reading() as reading:
             return await reading.limits(self._its_stage)
 

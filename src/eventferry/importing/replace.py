@@ -37,7 +37,7 @@ from eventferry.lifecycle import to_the_end
 from eventferry.lines.blocks import Lines
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import NumberedRow
-from eventferry.lines.limits import Limits
+from eventferry.lines.limits import ColumnLimits
 from eventferry.results import ImportProgress
 from eventferry.state import erasures, leftovers, owners
 from eventferry.state.figures import latest_timestamp
@@ -175,7 +175,7 @@ class Replacement:
         await writing.drop_stage(left)
         return None, []
 
-    async def limits(self) -> Limits:
+    async def limits(self) -> ColumnLimits:
         async with self._database.reading() as reading:
             return await reading.limits(self._its_owner.stage)
 

@@ -29,7 +29,7 @@ from eventferry.importing.resuming import Consumed
 from eventferry.lifecycle import Life, second_to, to_the_end
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES, Lines, LineSplitter
 from eventferry.lines.decoder import LineDecoder
-from eventferry.lines.limits import Limits
+from eventferry.lines.limits import ColumnLimits
 from eventferry.lines.refusal import cut_off
 from eventferry.operation_log import Operation, counts_of
 
@@ -74,7 +74,7 @@ class Target(Protocol):
     async def begin(self) -> list[Progress]:
         """Begin; returns what an interrupted import committed, if this one continues it."""
 
-    async def limits(self) -> Limits:
+    async def limits(self) -> ColumnLimits:
         """What the target's columns can hold."""
 
     def intake(self, progress: Callable[[], Progress], done: Callable[[Progress], None]) -> Intake:

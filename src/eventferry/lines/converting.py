@@ -11,7 +11,7 @@ from eventferry.errors import InputError
 from eventferry.lines.event import KEYS, Event, EventInput, NewRow
 from eventferry.lines.limits import (
     ROOMY,
-    Limits,
+    ColumnLimits,
     Name,
     Timestamp,
     Version,
@@ -81,7 +81,7 @@ def _of_plain_classes(event: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _checked(new: _NewEvent, limits: Limits) -> NewRow:
+def _checked(new: _NewEvent, limits: ColumnLimits) -> NewRow:
     check_text("aggregateId", new.aggregate_id)
     check_text("type", new.type)
     payload = encode_payload(new.payload)
@@ -90,7 +90,7 @@ def _checked(new: _NewEvent, limits: Limits) -> NewRow:
     return NewRow(new.timestamp, new.aggregate_id, new.type, payload)
 
 
-def new_row(event: EventInput, limits: Limits = ROOMY, *, ignore_unknown_keys: bool = False) -> NewRow:
+def new_row(event: EventInput, limits: ColumnLimits = ROOMY, *, ignore_unknown_keys: bool = False) -> NewRow:
     """The row of an event given as a dict or `Event`; position and version are ignored."""
     return _checked(_converted(event, _LenientNewEvent if ignore_unknown_keys else _NewEvent), limits)
 

@@ -12,7 +12,7 @@ from eventferry.errors import InputError
 from eventferry.lines.event import NewRow, NewRowValues, NumberedRow, Row
 from eventferry.lines.limits import (
     ROOMY,
-    Limits,
+    ColumnLimits,
     Name,
     ThreadCounter,
     ThreadId,
@@ -92,7 +92,7 @@ class LineDecoder:
     """Turns the bytes of one line into a row, or raises an `InputError` without a place. With `ignore_unknown_keys`,
     keys that an event does not have are dropped instead of refused."""
 
-    def __init__(self, limits: Limits = ROOMY, *, ignore_unknown_keys: bool = False) -> None:
+    def __init__(self, limits: ColumnLimits = ROOMY, *, ignore_unknown_keys: bool = False) -> None:
         self._limits = limits
         self._limited = limits is not ROOMY  # the parser itself checks the roomy ones
         self._line = msgspec.json.Decoder[Line](_LenientLine if ignore_unknown_keys else Line)

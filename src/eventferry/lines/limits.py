@@ -31,7 +31,7 @@ BYTES_OF_A_CHARACTER = 4  # in UTF-8, at most
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ColumnLimits:
     """What the columns of one store can hold."""
 
     id_length: int = MAX_ID_LENGTH  # characters in an aggregateId
@@ -56,7 +56,7 @@ class Limits:
         return self.max_id_bytes is None or longest_id * BYTES_OF_A_CHARACTER <= self.max_id_bytes
 
 
-ROOMY = Limits()  # the limits of tables that eventferry makes
+ROOMY = ColumnLimits()  # the limits of tables that eventferry makes
 
 
 def check_text(field: str, value: str) -> None:
@@ -69,7 +69,7 @@ def check_text(field: str, value: str) -> None:
         raise InputError(LONE_SURROGATE, field=field) from None
 
 
-def check_limits(limits: Limits, aggregate_id: str, event_type: str, payload: bytes) -> None:
+def check_limits(limits: ColumnLimits, aggregate_id: str, event_type: str, payload: bytes) -> None:
     """Refuses what the columns of a store cannot hold."""
     if len(aggregate_id) > limits.id_length:
         raise InputError(f"is longer than {limits.id_length} characters", field="aggregateId")
@@ -93,7 +93,7 @@ def check_appended(own_id: str | None, version: object, aggregate_id: str) -> No
         )
 
 
-def is_within(limits: Limits, row: NewRow) -> bool:
+def is_within(limits: ColumnLimits, row: NewRow) -> bool:
     """Whether the columns of a store can hold an event."""
     with suppress(InputError):
         check_limits(limits, row.aggregate_id, row.type, row.payload)

@@ -44,7 +44,7 @@ from eventferry.errors import (
 from eventferry.lines.converting import appended_row
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Event, EventInput, NewRow, Row
-from eventferry.lines.limits import MAX_SAFE_INTEGER, Limits, check_limits, full_thread, last_version
+from eventferry.lines.limits import MAX_SAFE_INTEGER, ColumnLimits, check_limits, full_thread, last_version
 from eventferry.reading.arguments import text
 from eventferry.reading.questions import identity_of
 from eventferry.results import Append, Appended, ExpectedVersion
@@ -404,7 +404,7 @@ def _key(key: str, portions: Sequence[Portion]) -> _Key:
 
 
 def _placed(
-    unit: _Unit, places: Sequence[NextPlace], heads: list[int], last: dict[str, int], limits: Limits
+    unit: _Unit, places: Sequence[NextPlace], heads: list[int], last: dict[str, int], limits: ColumnLimits
 ) -> list[Row]:
     """The rows of a unit. Moves `heads`, and the `last` versions of aggregates, behind them; what it refuses changes
     nothing."""

@@ -8,7 +8,7 @@ from typing import Any
 from eventferry.errors import UsageError
 from eventferry.lines.envelope import NULL, Original
 from eventferry.lines.event import NumberedRow
-from eventferry.lines.limits import Limits
+from eventferry.lines.limits import ColumnLimits
 from eventferry.targets.identity import utc_of, uuid_of
 from eventferry.targets.product import Row, Table
 
@@ -24,7 +24,7 @@ class MessageDb:
     def __init__(self, settings: dict[str, Any]) -> None:
         from eventferry.databases.postgresql.payloads import all_survive, refuse_payload
 
-        self.limits = Limits(refuse_payload=refuse_payload, all_survive=all_survive)
+        self.limits = ColumnLimits(refuse_payload=refuse_payload, all_survive=all_survive)
         category = str(settings.pop("category", ""))
         if "-" in category:
             raise UsageError(f"category must not contain a -, which ends it: {category!r}")

@@ -8,7 +8,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from eventferry.lines.envelope import Original
 from eventferry.lines.event import NumberedRow
-from eventferry.lines.limits import Limits
+from eventferry.lines.limits import ColumnLimits
 
 Server: TypeAlias = Literal["sqlite", "postgresql"]
 
@@ -53,7 +53,7 @@ class Product(Protocol):
     clear: str
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> ColumnLimits:
         """What its columns can hold of an event."""
 
     @property

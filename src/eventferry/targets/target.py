@@ -19,7 +19,7 @@ from eventferry.lifecycle import Life, to_the_end
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES, Lines
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.envelope import Original, opened
-from eventferry.lines.limits import Limits
+from eventferry.lines.limits import ColumnLimits
 from eventferry.lines.marker import refuse_marker
 from eventferry.operation_log import Operation
 from eventferry.targets import PRODUCTS
@@ -178,7 +178,7 @@ class _Filled:
         self._filling = await self._begin()
         return []
 
-    async def limits(self) -> Limits:
+    async def limits(self) -> ColumnLimits:
         """Those of the product's columns."""
         return self._product.limits
 

@@ -47,7 +47,7 @@ from eventferry.databases.stretches import (
 )
 from eventferry.databases.thread import from_thread, threaded
 from eventferry.errors import InputError
-from eventferry.lines.limits import Limits
+from eventferry.lines.limits import ColumnLimits
 from eventferry.lines.payload import compact
 
 
@@ -412,7 +412,7 @@ class MysqlReading:
         """Look into a table that another transaction may be about to rename or drop."""
         return self.connection.query(statement, values)
 
-    async def limits(self, stage: Stage | None = None) -> Limits:
+    async def limits(self, stage: Stage | None = None) -> ColumnLimits:
         shape = OURS if stage is not None and stage.keeps_positions else self.shape
         return shape.limits(self.connection.access.max_packet)
 

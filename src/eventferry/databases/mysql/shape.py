@@ -8,7 +8,7 @@ from eventferry.databases.mysql.connection import Connection
 from eventferry.databases.mysql.payloads import REST_OF_STATEMENT, refuse_number, refuse_size
 from eventferry.databases.mysql.tables import ORDER
 from eventferry.databases.names import EVENT, Tables, refuse_foreign
-from eventferry.lines.limits import Limits
+from eventferry.lines.limits import ColumnLimits
 from eventferry.lines.payload import may_have_long_exponent
 
 
@@ -49,7 +49,7 @@ class Shape:
             return f"{column} IN %({name})s"
         return f"({column} IN %({name})s AND CAST({column} AS BINARY) IN %({name})s)"
 
-    def limits(self, packet: int) -> Limits:
+    def limits(self, packet: int) -> ColumnLimits:
         def refuse(payload: bytes) -> str | None:
             return refuse_size(payload, packet) or (refuse_number(payload) if self.has_json else None)
 
@@ -57,7 +57,7 @@ class Shape:
             is_small = 2 * longest <= packet - REST_OF_STATEMENT
             return is_small and not self.has_json and not may_have_long_exponent(lines)
 
-        return Limits(self.id_length, self.type_length, refuse_payload=refuse, all_survive=all_survive)
+        return ColumnLimits(self.id_length, self.type_length, refuse_payload=refuse, all_survive=all_survive)
 
 
 OURS = Shape(is_ours=True, collation="", order_key="order")  # the shape of tables that eventferry makes

@@ -133,7 +133,7 @@ class Wire(_PyMysqlConnection):  # type: ignore[misc]
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def escape(self, obj: object, mapping: Any = None) -> Any:
-        """A value as a literal. A text doubles backslashes and quotes and nothing else: `Limits` counts on it."""
+        """A value as a literal. A text doubles backslashes and quotes and nothing else: `ColumnLimits` counts on it."""
         if isinstance(obj, str):
             return "'" + obj.replace("\\", "\\\\").replace("'", "''") + "'"
         return super().escape(obj, mapping)

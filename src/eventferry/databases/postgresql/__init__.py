@@ -38,7 +38,7 @@ from eventferry.errors import (
     StoreUnreachableError,
     UnsupportedStoreError,
 )
-from eventferry.lines.limits import Limits, check_limits, is_within
+from eventferry.lines.limits import ColumnLimits, check_limits, is_within
 
 W = TypeVar("W", bound=PostgresWriting)
 
@@ -89,7 +89,7 @@ class PostgresDatabase(ServerDatabase[Connection]):
         place = f"{server.place} (schema {names.schema})"
         connect = partial(Connection.open, server.info, place)
         super().__init__(place, connect, size, AdvisoryLocks(), busy_timeout)
-        self._limits: Limits | None = None
+        self._limits: ColumnLimits | None = None
         self._saver = Saver(names)
         self._questions = Questions(names)
         self._known: tuple[int, str] | None = None

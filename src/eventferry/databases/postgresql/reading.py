@@ -50,7 +50,7 @@ from eventferry.databases.stretches import (
     page_of,
     until_full,
 )
-from eventferry.lines.limits import MAX_SAFE_INTEGER, Limits
+from eventferry.lines.limits import MAX_SAFE_INTEGER, ColumnLimits
 
 _OPEN_END = "{" + ",".join(["1000000000000000"] * 256) + "}"
 
@@ -157,7 +157,7 @@ def _growth(names: Names) -> str:
     return f'SELECT coalesce(sum("threadCounter"), 0)::bigint FROM {names.threads}'
 
 
-MADE_LIMITS = Limits(max_id_bytes=2600, refuse_payload=refuse_payload, all_survive=all_survive)
+MADE_LIMITS = ColumnLimits(max_id_bytes=2600, refuse_payload=refuse_payload, all_survive=all_survive)
 """Of our own tables: an entry of an index holds at most 2,704 bytes, so 700 characters of 4 bytes do not fit."""
 
 
@@ -446,7 +446,7 @@ class PostgresReading:
         found = (read(self.names, name=str(name), told=str(told)) for name, told in rows)
         return [stage for stage in found if stage is not None]
 
-    async def limits(self, stage: Stage | None = None) -> Limits:
+    async def limits(self, stage: Stage | None = None) -> ColumnLimits:
         if stage is not None and stage.keeps_positions:
             return MADE_LIMITS
         most = MADE_LIMITS.id_length

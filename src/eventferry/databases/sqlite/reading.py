@@ -46,7 +46,7 @@ from eventferry.databases.stretches import (
 )
 from eventferry.databases.thread import from_thread, threaded
 from eventferry.errors import UnsupportedStoreError
-from eventferry.lines.limits import ROOMY, Limits
+from eventferry.lines.limits import ROOMY, ColumnLimits
 
 
 def _entry(name: str, thread: str) -> str:
@@ -298,14 +298,14 @@ class SqliteReading:
     def stages(self, kind: StageKind) -> list[Stage]:
         return stages(self.sqlite, self.tables, kind)
 
-    async def limits(self, stage: Stage | None = None) -> Limits:
+    async def limits(self, stage: Stage | None = None) -> ColumnLimits:
         if stage is not None and stage.keeps_positions:
             return ROOMY
         # A stage that reSolve opened has a column of numeric affinity, and so has its table of events.
         is_ours = self.is_ours and (
             stage is None or await self.connection.run(partial(self._has_parts, stage))
         )
-        return ROOMY if is_ours else Limits(refuse_payload=refuse_number)
+        return ROOMY if is_ours else ColumnLimits(refuse_payload=refuse_number)
 
     def _has_parts(self, stage: Stage) -> bool:
         """Whether a stage has the column that orders parts; one that the real reSolve opened has none."""
