@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from eventferry import RepositoryDamagedError, RepositoryError
 from eventferry.backup import format
-from eventferry.backup.format import Descriptor, Link, Manifest, Marker
+from eventferry.backup.format import Descriptor, Link, Manifest, RepositoryMarker
 from tests.support.chains import NAME, bookmark_at, part_of
 
 DESCRIPTOR = Descriptor(chain=NAME, part=part_of(0, 5))
@@ -48,7 +48,7 @@ def test_one_kind_of_object_is_not_taken_for_another() -> None:
 
 def test_an_object_of_a_newer_format_is_told() -> None:
     with pytest.raises(RepositoryError, match="a has version 2 of the format, and this eventferry knows 1"):
-        format.unseal(format.seal(Marker(format=2)), Marker, "a")
+        format.unseal(format.seal(RepositoryMarker(format=2)), RepositoryMarker, "a")
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ async def test_a_probed_storage_is_marked_as_a_repository(storage_place: str) ->
         await probe(opened)
     found = await opened.get(format.MARKER)
     assert found is not None
-    assert format.unseal(found, format.Marker, format.MARKER) == format.Marker()
+    assert format.unseal(found, format.RepositoryMarker, format.MARKER) == format.RepositoryMarker()
 
 
 async def test_a_storage_that_ignores_conditions_is_refused(careless_repository: str) -> None:
@@ -123,7 +123,7 @@ async def test_a_file_system_without_hard_links_is_refused(
 
 async def test_a_repository_of_a_newer_version_is_refused(storage_place: str) -> None:
     opened = open_storage(storage_place)
-    await opened.put_new(format.MARKER, format.seal(format.Marker(format=2)))
+    await opened.put_new(format.MARKER, format.seal(format.RepositoryMarker(format=2)))
     with pytest.raises(RepositoryError, match="version 2 of the format"):
         await probe(opened)
 

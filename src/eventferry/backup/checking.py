@@ -18,7 +18,7 @@ import msgspec
 from eventferry.backup import chain as chains
 from eventferry.backup import format
 from eventferry.backup.chain import Chain
-from eventferry.backup.format import Descriptor, Marker, Part
+from eventferry.backup.format import Descriptor, Part, RepositoryMarker
 from eventferry.backup.packing import check_stored
 from eventferry.backup.reading import read_part
 from eventferry.backup.storage import Storage
@@ -135,7 +135,9 @@ class _Check:
             self._problems.add(Problem(format.MARKER, "it is missing"))
             return
         try:
-            if format.unseal(data, Marker, format.MARKER) and data != format.seal(Marker()):
+            if format.unseal(data, RepositoryMarker, format.MARKER) and data != format.seal(
+                RepositoryMarker()
+            ):
                 raise RepositoryDamagedError(format.MARKER, "it is another object")
         except RepositoryDamagedError as error:
             self._wrong(error)

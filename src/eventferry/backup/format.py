@@ -235,14 +235,14 @@ class Archive(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     aggregate_prefixes: tuple[str, ...] | None = None
 
 
-class Marker(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class RepositoryMarker(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """`repository.json`."""
 
     format: int = FORMAT
     what: str = "a backup repository of eventferry"
 
 
-Sealed = TypeVar("Sealed", Manifest, Descriptor, Erasures, Archive, Marker)
+Sealed = TypeVar("Sealed", Manifest, Descriptor, Erasures, Archive, RepositoryMarker)
 
 _SEAL = b',"sha256":"'
 _SEAL_BYTES = len(_SEAL) + 64 + len(b'"}\n')
@@ -258,7 +258,7 @@ def key_of(counters: Sequence[int]) -> str:
     return sha256(vector.encode(counters).encode())[:32]
 
 
-def seal(value: Manifest | Descriptor | Erasures | Archive | Marker) -> bytes:
+def seal(value: Manifest | Descriptor | Erasures | Archive | RepositoryMarker) -> bytes:
     """The bytes of an object, with the checksum of themselves."""
     body = msgspec.json.encode(value)[:-1]
     return body + _SEAL + sha256(body).encode() + b'"}\n'

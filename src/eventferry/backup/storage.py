@@ -117,7 +117,7 @@ async def probe(storage: Storage) -> None:
         UnsafeStorageError: the storage replaced an object that was there.
         RepositoryError: a newer eventferry has made the repository, or it cannot be written.
     """
-    marker = format.seal(format.Marker())
+    marker = format.seal(format.RepositoryMarker())
     if await storage.put_new(format.MARKER, marker) and await storage.put_new(format.MARKER, marker):
         raise UnsafeStorageError(
             f"{storage.place} ignores the condition to create an object only if it is absent, so that two backups at "
@@ -126,7 +126,7 @@ async def probe(storage: Storage) -> None:
         )
     found = await storage.get(format.MARKER)
     if found != marker and found is not None:
-        format.unseal(found, format.Marker, format.MARKER)
+        format.unseal(found, format.RepositoryMarker, format.MARKER)
 
 
 # folders
