@@ -25,7 +25,7 @@ from eventferry.lines.limits import MAX_SAFE_INTEGER, last_version
 from eventferry.reading import order
 
 
-class Last(NamedTuple):
+class LastOfAggregate(NamedTuple):
     """The last event of an aggregate; its version is 0 where it has none."""
 
     version: int
@@ -33,7 +33,7 @@ class Last(NamedTuple):
     thread_id: int
 
 
-NO_EVENT = Last(0, -1, -1)
+NO_EVENT = LastOfAggregate(0, -1, -1)
 _SAME_GROUP = "k.timestamp = s.timestamp AND k.aggregateId = s.aggregateId AND k.type = s.type"
 
 
@@ -93,17 +93,17 @@ class SqliteExclusiveWriting(SqliteWriting):
             )
         return places
 
-    def last_before(self, aggregate_id: str, version: int) -> Last:
+    def last_before(self, aggregate_id: str, version: int) -> LastOfAggregate:
         """The aggregate's last event up to this version. For the worker thread."""
         found = self.sqlite.execute(
             f"""SELECT aggregateVersion, timestamp, threadId FROM {self._events}
             WHERE aggregateId = ? AND aggregateVersion <= ? ORDER BY aggregateVersion DESC LIMIT 1""",
             (aggregate_id, version),
         ).fetchone()
-        return NO_EVENT if found is None else Last(*found)
+        return NO_EVENT if found is None else LastOfAggregate(*found)
 
     def thread_behind(
-        self, last: Last, aggregate_id: str, version: int, timestamp: int, heads: Sequence[int]
+        self, last: LastOfAggregate, aggregate_id: str, version: int, timestamp: int, heads: Sequence[int]
     ) -> int:
         """The thread of what goes behind the aggregate's last event before this version, at this time: that of its
         last event at this very timestamp, or the preferred one, or the next whose last timestamp is not later. The

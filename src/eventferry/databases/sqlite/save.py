@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eventferry.cursor import MAX_COUNTER
 from eventferry.database import Save
-from eventferry.databases.sqlite.merge import Last, SqliteExclusiveWriting
+from eventferry.databases.sqlite.merge import LastOfAggregate, SqliteExclusiveWriting
 from eventferry.databases.sqlite.payloads import refuse_number
 from eventferry.errors import ConcurrentError, InputError
 from eventferry.lines.limits import MAX_SAFE_INTEGER, full_thread
@@ -23,7 +23,7 @@ class Saver:
         self._writing = writing
         self.heads = writing.all_heads()
         self._latest = writing.latest_timestamp()
-        self._last: dict[str, Last] = {}  # of aggregates, those that were saved to last at the end
+        self._last: dict[str, LastOfAggregate] = {}  # of aggregates, those that were saved to last at the end
 
     def add(self, save: Save) -> tuple[int, int]:
         """Store the events of a save; their thread and the first one's counter. What it refuses changes nothing."""
@@ -50,7 +50,7 @@ class Saver:
             writing.insert((thread, counter + step, timestamp, aggregate_id, version + step, kind, payload))
         heads[thread] = counter + len(events)
         self._latest = max(self._latest, timestamp)
-        self._last[aggregate_id] = max(highest, Last(version + len(events) - 1, timestamp, thread))
+        self._last[aggregate_id] = max(highest, LastOfAggregate(version + len(events) - 1, timestamp, thread))
         if len(self._last) > _MOST:
             del self._last[next(iter(self._last))]
         return thread, counter
