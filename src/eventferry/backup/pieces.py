@@ -53,7 +53,7 @@ class ChainDraft(msgspec.Struct, frozen=True, kw_only=True):
         return open_storage(self.place, single_writer=self.single_writer)
 
 
-class Last(msgspec.Struct, array_like=True):
+class LastOfThread(msgspec.Struct, array_like=True):
     """The last event of a thread in a part: its counter, and `whole` and `bare` of its `EventDigest`."""
 
     counter: int
@@ -65,7 +65,7 @@ class PlacedPart(msgspec.Struct, array_like=True):
     """A part that is stored, and where its threads end. Where it begins is not known yet."""
 
     part: Part
-    lasts: dict[int, Last]
+    lasts: dict[int, LastOfThread]
 
 
 class Piece(msgspec.Struct, array_like=True):
@@ -226,7 +226,7 @@ class _Pieces:
         lasts = {}
         for thread, (counter, line) in self._lasts.items():
             digest = event_digest(line)
-            lasts[thread] = Last(counter, digest.whole, digest.bare)
+            lasts[thread] = LastOfThread(counter, digest.whole, digest.bare)
         self._piece.parts.append(PlacedPart(made.part, lasts))
         self._lasts.clear()
         self._maker = PartMaker(None, self._recipients)
