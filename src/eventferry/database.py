@@ -80,8 +80,8 @@ Give: TypeAlias = Callable[[Stretch], None]
 """Called with each stretch, in the event loop."""
 
 
-class History(NamedTuple):
-    """Events of one aggregate, in the order of their versions."""
+class HistoryRequest(NamedTuple):
+    """Asks for events of one aggregate, in the order of their versions."""
 
     aggregate_id: str
     from_version: int  # the first, or the next that there is
@@ -89,7 +89,7 @@ class History(NamedTuple):
     max_bytes: int  # they end when their lines reach this, after at least one
 
 
-First: TypeAlias = History | Literal["state"]
+First: TypeAlias = HistoryRequest | Literal["state"]
 """What a reading is asked first: `lines_of` of a history, or `state`."""
 
 
@@ -332,7 +332,7 @@ class Reading(Protocol):
     async def lines_at(self, positions: Sequence[tuple[int, int]], max_bytes: int) -> list[bytes]:
         """The lines at these (thread, counter), in this order; stops early (after at least one) at `max_bytes`."""
 
-    async def lines_of(self, history: History, *, tidied: bool = True) -> tuple[list[bytes], bool]:
+    async def lines_of(self, history: HistoryRequest, *, tidied: bool = True) -> tuple[list[bytes], bool]:
         """The lines of an aggregate, and whether they surely are all that there are. Those that nobody sees need not be
         tidied: then they may be as the database prints JSON."""
 

@@ -19,7 +19,7 @@ from eventferry.database import (
     FIRST,
     Database,
     ExclusiveWriting,
-    History,
+    HistoryRequest,
     Reading,
     ReadScope,
     Stage,
@@ -231,7 +231,7 @@ class _Looking:
             version = 1
             is_end = False
             while not is_end:
-                history = History(aggregate_id, version, _EVENTS, _BYTES)
+                history = HistoryRequest(aggregate_id, version, _EVENTS, _BYTES)
                 lines, is_end = await reading.lines_of(history)
                 yield lines
                 version = version_of(lines[-1]) + 1 if lines else version

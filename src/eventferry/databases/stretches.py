@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from eventferry.database import Filter, History, Key, Position, ReadScope, Stretch
+from eventferry.database import Filter, HistoryRequest, Key, Position, ReadScope, Stretch
 
 WALK = 4096
 """How many events that a filter leaves out one statement walks over at most, so that a reading stays short."""
@@ -101,7 +101,7 @@ def give_in_turn(
         bound = stretch.behind
 
 
-def until_full(lines: list[bytes], history: History) -> tuple[list[bytes], bool]:
+def until_full(lines: list[bytes], history: HistoryRequest) -> tuple[list[bytes], bool]:
     """`Reading.lines_of`: of the lines that were found those until they reach the history's bytes."""
     if sum(map(len, lines)) < history.max_bytes:
         return lines, len(lines) < history.limit

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from eventferry import cursor as vector
-from eventferry.database import EVERYTHING, Database, Filter, History, Reading, ReadScope
+from eventferry.database import EVERYTHING, Database, Filter, HistoryRequest, Reading, ReadScope
 from eventferry.lines.damaged import seen_event, seen_events
 from eventferry.lines.event import Event, decode_events
 from eventferry.reading.bookmarks import Bookmark
@@ -33,10 +33,10 @@ async def of_aggregate(
     found: list[bytes] = []
     room = max_bytes
 
-    def part() -> History:
+    def part() -> HistoryRequest:
         wanted = _PART if limit is None else min(limit - len(found), _PART)
         # One more, which tells where a next page begins.
-        return History(aggregate_id, from_version, wanted + 1, min(room, _PART_BYTES))
+        return HistoryRequest(aggregate_id, from_version, wanted + 1, min(room, _PART_BYTES))
 
     async with database.reading(part()) as reading:
         while True:
@@ -46,7 +46,7 @@ async def of_aggregate(
             found += lines[:wanted]
             room -= sum(map(len, lines))
             if not is_end and len(lines) <= wanted:
-                behind = History(aggregate_id, version_of(lines[-1]) + 1, 1, 1)
+                behind = HistoryRequest(aggregate_id, version_of(lines[-1]) + 1, 1, 1)
                 lines, is_end = await reading.lines_of(behind)
             if is_end:
                 return found, None

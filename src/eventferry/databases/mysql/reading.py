@@ -13,7 +13,7 @@ from eventferry.database import (
     Filter,
     Freeze,
     Give,
-    History,
+    HistoryRequest,
     Inspection,
     Key,
     Position,
@@ -317,7 +317,7 @@ class MysqlReading:
         return False
 
     @threaded
-    def lines_of(self, history: History, *, tidied: bool = True) -> tuple[list[bytes], bool]:
+    def lines_of(self, history: HistoryRequest, *, tidied: bool = True) -> tuple[list[bytes], bool]:
         # In the order of the whole key, or all versions of the aggregate would be sorted.
         rows, is_cut = self._positions(
             f"""SELECT {_PLACE}, {LINE} FROM {self._events} AS e

@@ -17,7 +17,7 @@ from eventferry.database import (
     First,
     Freeze,
     Give,
-    History,
+    HistoryRequest,
     Inspection,
     Key,
     Position,
@@ -344,7 +344,7 @@ class PostgresReading:
         )
         return [compacted(line) for (line,) in rows]
 
-    async def lines_of(self, history: History, *, tidied: bool = True) -> tuple[list[bytes], bool]:
+    async def lines_of(self, history: HistoryRequest, *, tidied: bool = True) -> tuple[list[bytes], bool]:
         if self._first == history:
             [(printed, is_left_out)] = self._answer
             if is_left_out != "t":

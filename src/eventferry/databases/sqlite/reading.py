@@ -13,7 +13,7 @@ from eventferry.database import (
     Filter,
     Freeze,
     Give,
-    History,
+    HistoryRequest,
     Inspection,
     Key,
     Position,
@@ -220,7 +220,7 @@ class SqliteReading:
                 break
         return lines
 
-    async def lines_of(self, history: History, *, tidied: bool = True) -> tuple[list[bytes], bool]:
+    async def lines_of(self, history: HistoryRequest, *, tidied: bool = True) -> tuple[list[bytes], bool]:
         return await self.connection.run_briefly(partial(self._lines_of, *history))
 
     def _lines_of(
