@@ -31,10 +31,10 @@ and has grown by as many events as were lost has the same counts."""
 
 _EVERY_THREAD = range(vector.THREADS)
 
-Found = TypeVar("Found", bound="Finding")
+Found = TypeVar("Found", bound="LookResult")
 
 
-class Finding(Protocol):
+class LookResult(Protocol):
     """What a look has found."""
 
     @property
