@@ -10,7 +10,7 @@ from eventferry.state import syncs
 from eventferry.state.syncs import SyncState
 
 
-class Filling(Replacement):
+class FirstFill(Replacement):
     """The target of a first fill. An interrupted one goes on where it was.
 
     Args:

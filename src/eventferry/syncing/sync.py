@@ -52,7 +52,7 @@ from eventferry.reading.questions import identity_of
 from eventferry.state import erasures, owners, syncs
 from eventferry.state.syncs import Mode, SyncProblem, SyncState
 from eventferry.syncing.erasures import ErasureChanges
-from eventferry.syncing.filling import Filling
+from eventferry.syncing.filling import FirstFill
 from eventferry.syncing.placing import Placing
 from eventferry.syncing.preview import SyncPreview, preview_of
 from eventferry.syncing.source import NO_IDENTITY, Fill, Following, Source, joined, not_as_synced
@@ -352,8 +352,8 @@ class Sync:
                     target=None,
                 )
 
-            filling = Filling(self._target, self._key, self._text, filled, resume=resume)
-            sink = ImportStream(filling, Operation("sync", self._target), self._target.life)
+            first_fill = FirstFill(self._target, self._key, self._text, filled, resume=resume)
+            sink = ImportStream(first_fill, Operation("sync", self._target), self._target.life)
             try:
                 changing = () if self._changes is None else (self._changes,)
                 await pipeline(fill, *changing, self._throttle.lines, sink)
@@ -366,7 +366,7 @@ class Sync:
                         raise _MovedError from error  # another sync has filled it, or somebody has stored events
                 raise
             break
-        self._state, self._text = filling.filled, filling.text
+        self._state, self._text = first_fill.filled, first_fill.text
         self._events += self._its_state.events
         self._read += fill.exported
         if (report := fill.report) is not None:
