@@ -50,7 +50,7 @@ async def events_page(visit: Visit[EventsQuery]) -> Answer:
     return View("events.html", values)
 
 
-class EventQuery(Query, kw_only=True):
+class PositionQuery(Query, kw_only=True):
     """A position."""
 
     thread: Annotated[int, msgspec.Meta(ge=0, le=255)]
@@ -58,7 +58,7 @@ class EventQuery(Query, kw_only=True):
 
 
 @page("GET", "/event", "read")
-async def event_page(visit: Visit[EventQuery]) -> Answer:
+async def event_page(visit: Visit[PositionQuery]) -> Answer:
     """One event."""
     event = await visit.store.event_at(visit.given.thread, visit.given.counter)
     if event is None:
