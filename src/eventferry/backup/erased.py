@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from eventferry.backup.chain import Chain
-from eventferry.backup.format import Erasure, Erasures, Link, sha256
+from eventferry.backup.format import ErasureEntry, Erasures, Link, sha256
 from eventferry.backup.storage import Storage, probe
 from eventferry.clock import now
 from eventferry.errors import RepositoryError
@@ -91,6 +91,6 @@ async def _deleted_secrets(store: EventStore, chain: Chain) -> list[str]:
     return (await store.gather_secrets_from_events(map(decode_event, lines))).deleted_secrets
 
 
-async def _erasures(store: EventStore) -> list[Erasure]:
+async def _erasures(store: EventStore) -> list[ErasureEntry]:
     """The rows of the store's table of erasures."""
-    return [Erasure(at=each.at, what=each.what) for each in (await store.erased()).erasures]
+    return [ErasureEntry(at=each.at, what=each.what) for each in (await store.erased()).erasures]

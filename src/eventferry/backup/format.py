@@ -179,7 +179,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     erasures: Link | None = None
 
 
-class Erasure(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class ErasureEntry(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A row of the store's table of erasures: what was erased, of events up to a timestamp in ms since 1970."""
 
     at: int
@@ -207,7 +207,7 @@ class Erasures(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     previous: Link | None
     created: int
     state: Hex
-    erasures: list[Erasure] = []
+    erasures: list[ErasureEntry] = []
     deleted_secrets: list[str] = []
 
 
