@@ -200,7 +200,7 @@ class _Archiving:
     async def _begin(self) -> None:
         """First of all the repository knows that it must keep the chain."""
         chosen = self._planned.chosen
-        mark = format.Archive(
+        mark = format.ArchiveMark(
             chain=self._planned.chain,
             id=self._planned.id,
             created=self._planned.at,

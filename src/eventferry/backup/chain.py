@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from eventferry import cursor as vector
 from eventferry.backup import format
-from eventferry.backup.format import Archive, Erasures, Link, Manifest, Part, Totals
+from eventferry.backup.format import ArchiveMark, Erasures, Link, Manifest, Part, Totals
 from eventferry.backup.storage import Storage
 from eventferry.errors import RepositoryDamagedError, RepositoryError, UsageError
 from eventferry.reading.bookmarks import Written, decode
@@ -154,14 +154,14 @@ class Chain:
             raise RepositoryDamagedError(name, "it holds a bookmark of another store")
         return written
 
-    async def archives(self) -> list[Archive]:
+    async def archives(self) -> list[ArchiveMark]:
         """What the store relies on this chain for. Raises RepositoryDamagedError."""
-        found: list[Archive] = []
+        found: list[ArchiveMark] = []
         for entry in await self._storage.listed(f"{self.name}/archives"):
             data = await self._storage.get(entry.name)
             if data is None:
                 continue  # recalled since the listing
-            one = format.unseal(data, Archive, entry.name)
+            one = format.unseal(data, ArchiveMark, entry.name)
             if format.archive_name(one.chain, one.id) != entry.name:
                 raise RepositoryDamagedError(entry.name, f"it is archive {one.id} of the chain {one.chain}")
             found.append(one)

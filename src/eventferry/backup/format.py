@@ -211,7 +211,7 @@ class Erasures(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     deleted_secrets: list[str] = []
 
 
-class Archive(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class ArchiveMark(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """`archives/<id>.json`: the store relies on the payloads of its events in this chain, which so is never removed.
 
     Attributes:
@@ -242,7 +242,7 @@ class RepositoryMarker(msgspec.Struct, frozen=True, kw_only=True, rename="camel"
     what: str = "a backup repository of eventferry"
 
 
-Sealed = TypeVar("Sealed", Manifest, Descriptor, Erasures, Archive, RepositoryMarker)
+Sealed = TypeVar("Sealed", Manifest, Descriptor, Erasures, ArchiveMark, RepositoryMarker)
 
 _SEAL = b',"sha256":"'
 _SEAL_BYTES = len(_SEAL) + 64 + len(b'"}\n')
@@ -258,7 +258,7 @@ def key_of(counters: Sequence[int]) -> str:
     return sha256(vector.encode(counters).encode())[:32]
 
 
-def seal(value: Manifest | Descriptor | Erasures | Archive | RepositoryMarker) -> bytes:
+def seal(value: Manifest | Descriptor | Erasures | ArchiveMark | RepositoryMarker) -> bytes:
     """The bytes of an object, with the checksum of themselves."""
     body = msgspec.json.encode(value)[:-1]
     return body + _SEAL + sha256(body).encode() + b'"}\n'

@@ -8,8 +8,7 @@ from typing import Any
 import msgspec
 
 from eventferry import cursor as vector
-from eventferry.backup.format import Archive as ArchiveMark
-from eventferry.backup.format import Erasures
+from eventferry.backup.format import ArchiveMark, Erasures
 from eventferry.backup.pushing import Processes, push
 from eventferry.backup.reading import JOBS, Backup
 from eventferry.changing.bringing import Bringing
