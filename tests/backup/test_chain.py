@@ -11,7 +11,7 @@ from eventferry import RepositoryDamagedError
 from eventferry.backup import format
 from eventferry.backup.chain import Chain, chains
 from eventferry.backup.format import Erasures, Link, Manifest
-from eventferry.backup.storage import Entry, FolderStorage, Storage, open_storage
+from eventferry.backup.storage import FolderStorage, ListedObject, Storage, open_storage
 from tests.support.chains import NAME, bookmark_at, grown, next_manifest, part_of
 
 OTHER = "ff00ff00ff00ff00"
@@ -43,7 +43,7 @@ class Counting:
     async def size(self, name: str) -> int | None:
         return await self._storage.size(name)
 
-    async def listed(self, folder: str) -> list[Entry]:
+    async def listed(self, folder: str) -> list[ListedObject]:
         return await self._storage.listed(folder)
 
     async def folders(self) -> list[str]:

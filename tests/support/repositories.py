@@ -10,7 +10,7 @@ from typing import Any
 from eventferry.backup import format
 from eventferry.backup.chain import Chain, chains
 from eventferry.backup.packing import check_stored, unpacked
-from eventferry.backup.storage import Entry, Storage, open_storage
+from eventferry.backup.storage import ListedObject, Storage, open_storage
 
 
 async def chain_in(repository: str, name: str | None = None) -> Chain:
@@ -92,8 +92,8 @@ class Watched:
         size: int | None = await self._called("size", self._storage.size, name)
         return size
 
-    async def listed(self, folder: str) -> list[Entry]:
-        found: list[Entry] = await self._called("listed", self._storage.listed, folder)
+    async def listed(self, folder: str) -> list[ListedObject]:
+        found: list[ListedObject] = await self._called("listed", self._storage.listed, folder)
         return found
 
     async def folders(self) -> list[str]:

@@ -21,8 +21,7 @@ from eventferry.backup.chain import Chain, Entry
 from eventferry.backup.format import Descriptor, Link, Manifest, Part, Totals
 from eventferry.backup.packing import ENCRYPTED, ENDING, Packer, Recipient, load_recipients
 from eventferry.backup.reading import read_part
-from eventferry.backup.storage import Entry as Listed
-from eventferry.backup.storage import Storage
+from eventferry.backup.storage import ListedObject, Storage
 from eventferry.changing.erased import Erased
 from eventferry.clock import now
 from eventferry.errors import RepositoryDamagedError, RepositoryError
@@ -216,7 +215,9 @@ class _Keeping:
         unneeded = [part for part in before if part.file not in needed]
         return {part.file for part in unneeded} | {f"parts/{part.key}.json" for part in unneeded}
 
-    async def _remove_left(self, chain: Chain, left: Listed, present: Set[str], *, is_old: bool) -> None:
+    async def _remove_left(
+        self, chain: Chain, left: ListedObject, present: Set[str], *, is_old: bool
+    ) -> None:
         """Remove the object of a part that no manifest names, unless a run may use it still: one that has just stored
         it; or, where a descriptor offers it, one that comes to where it begins. None does if that is before the cut."""
         folder, _, name = left.name.rpartition("/")

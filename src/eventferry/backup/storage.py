@@ -39,7 +39,7 @@ REQUEST_SECONDS = 300
 """How long one request may take: a part of incompressible data takes so long at half a megabit per second."""
 
 
-class Entry(NamedTuple):
+class ListedObject(NamedTuple):
     """An object as a listing shows it; `changed` is when it was created, in ms since 1970 by the storage's clock."""
 
     name: str
@@ -65,7 +65,7 @@ class Storage(Protocol):
     async def size(self, name: str) -> int | None:
         """How many bytes an object has; None where there is none."""
 
-    async def listed(self, folder: str) -> list[Entry]:
+    async def listed(self, folder: str) -> list[ListedObject]:
         """All objects whose names begin with this and a `/`, by name."""
 
     async def folders(self) -> list[str]:
@@ -164,7 +164,7 @@ class FolderStorage:
         """As `Storage.size`."""
         return await self._called(self._size, self._root / name)
 
-    async def listed(self, folder: str) -> list[Entry]:
+    async def listed(self, folder: str) -> list[ListedObject]:
         """As `Storage.listed`."""
         return await self._called(self._listed, folder)
 
@@ -252,15 +252,15 @@ class FolderStorage:
         except FileNotFoundError:
             return None
 
-    def _listed(self, folder: str) -> list[Entry]:
-        found: list[Entry] = []
+    def _listed(self, folder: str) -> list[ListedObject]:
+        found: list[ListedObject] = []
         for at, _, files in os.walk(self._root / folder, onerror=_refuse_unread):
             for each in files:
                 path = Path(at, each)
                 with contextlib.suppress(FileNotFoundError):  # it has just been deleted
                     told = path.stat()
                     name = path.relative_to(self._root).as_posix()
-                    found.append(Entry(name, told.st_size, told.st_mtime_ns // 1_000_000))
+                    found.append(ListedObject(name, told.st_size, told.st_mtime_ns // 1_000_000))
         return sorted(found)
 
     def _folders(self) -> list[str]:
@@ -374,10 +374,10 @@ class ObjectStorage:
             except self._absent:
                 return None
 
-    async def listed(self, folder: str) -> list[Entry]:
+    async def listed(self, folder: str) -> list[ListedObject]:
         """As `Storage.listed`."""
         with self._told(folder):
-            return sorted(await self._ask(self._entries, folder))
+            return sorted(await self._ask(self._objects, folder))
 
     async def folders(self) -> list[str]:
         """As `Storage.folders`."""
@@ -393,10 +393,10 @@ class ObjectStorage:
     def _whole(self, store: Any, name: str) -> bytes:
         return bytes(self._obstore.get(store, name).bytes())
 
-    def _entries(self, store: Any, folder: str) -> list[Entry]:
+    def _objects(self, store: Any, folder: str) -> list[ListedObject]:
         listed = self._obstore.list(store, folder, chunk_size=1000)
         return [
-            Entry(each["path"], each["size"], int(each["last_modified"].timestamp() * 1000))
+            ListedObject(each["path"], each["size"], int(each["last_modified"].timestamp() * 1000))
             for some in listed
             for each in some
         ]
