@@ -267,7 +267,7 @@ class Shared(NamedTuple):
     payload: bytes
 
 
-class Comparison(NamedTuple):
+class StageComparison(NamedTuple):
     """What a stage shares with the store. `shared` are groups (timestamp, aggregateId, type) that both hold still,
     whole and one after the other, the staged rows in order of arrival. Blocks may cut a group."""
 
@@ -423,7 +423,7 @@ class ExclusiveWriting(Writing, Protocol):
         The thread is that of a save (`Database.save`)."""
 
     # merge
-    async def compare(self, stage: Stage) -> Comparison:
+    async def compare(self, stage: Stage) -> StageComparison:
         """Take out of the stage what the store holds already, as far as the database itself can tell: the payloads are
         the same bytes (or the column keeps values and no spellings, and they are the same to it), and the event is the
         only one of its group (timestamp, aggregateId, type) in the stage. It comes first: what it finds in the store

@@ -11,7 +11,7 @@ from typing import Any
 from pymysql.cursors import SSCursor
 from pymysql.err import MySQLError
 
-from eventferry.database import PLACED, Comparison, Freeze, NextPlace, Shared, Stage, StageKind
+from eventferry.database import PLACED, Freeze, NextPlace, Shared, Stage, StageComparison, StageKind
 from eventferry.databases.mysql import markers
 from eventferry.databases.mysql.cluster import Hold, new_hold
 from eventferry.databases.mysql.connection import NO_TABLE, duplicate_key, number_of
@@ -129,9 +129,9 @@ class MysqlExclusiveWriting(MysqlWriting):
     def _taken(self, aggregate_id: str, version: int) -> Exception:
         return taken(self.connection, self.names, self.shape, aggregate_id, version)
 
-    async def compare(self, stage: Stage) -> Comparison:
+    async def compare(self, stage: Stage) -> StageComparison:
         stage = await self._comparable(stage)
-        return Comparison(stage, 0, self._shared(stage))
+        return StageComparison(stage, 0, self._shared(stage))
 
     @threaded
     def _comparable(self, stage: Stage) -> Stage:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import psycopg
 
-from eventferry.database import PLACED, Comparison, NextPlace, Shared, Stage
+from eventferry.database import PLACED, NextPlace, Shared, Stage, StageComparison
 from eventferry.databases.names import left_out
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.markers import stage_comment
@@ -90,8 +90,8 @@ class PostgresExclusiveWriting(PostgresWriting):
                 raise ConcurrentError(*version)
             taken.add(version)
 
-    async def compare(self, stage: Stage) -> Comparison:
-        return Comparison(stage, await self._discard_known(stage), self._shared(stage))
+    async def compare(self, stage: Stage) -> StageComparison:
+        return StageComparison(stage, await self._discard_known(stage), self._shared(stage))
 
     async def _discard_known(self, stage: Stage) -> int:
         """What stands at the staged timestamps is found by the index on them, one look a timestamp, so an import costs

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from eventferry.database import PLACED, Comparison, NextPlace, Shared, Stage
+from eventferry.database import PLACED, NextPlace, Shared, Stage, StageComparison
 from eventferry.databases.names import left_out
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.dialect import foreign
@@ -148,8 +148,8 @@ class SqliteExclusiveWriting(SqliteWriting):
         sqlite.execute(f"INSERT INTO {quoted(progress)} SELECT * FROM {quoted(former)} ORDER BY rowid")
         sqlite.execute(f"DROP TABLE {quoted(former)}")
 
-    async def compare(self, stage: Stage) -> Comparison:
-        return Comparison(stage, await self._discard_known(stage), self._shared(stage))
+    async def compare(self, stage: Stage) -> StageComparison:
+        return StageComparison(stage, await self._discard_known(stage), self._shared(stage))
 
     @threaded
     def _discard_known(self, stage: Stage) -> int:
