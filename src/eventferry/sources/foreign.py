@@ -41,7 +41,7 @@ def block_of(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 _LONG = frozenset((str, bytes))
 
 
-class Column(NamedTuple):
+class SelectedColumn(NamedTuple):
     """A column that a SELECT gives, and its type as the database calls it."""
 
     kind: ColumnKind
@@ -51,7 +51,7 @@ class Column(NamedTuple):
 class Snapshot(Protocol):
     """One state of the database, read by the rights of the user and unable to write."""
 
-    async def columns(self, select: str) -> dict[str, Column]:
+    async def columns(self, select: str) -> dict[str, SelectedColumn]:
         """What a SELECT gives. Raises MappingError where the database refuses it."""
 
     def rows(self, statement: str) -> AsyncGenerator[list[tuple[Any, ...]], None]:
@@ -83,7 +83,7 @@ class ForeignDatabase(Protocol):
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
         """A read-only transaction that sees one state; it leaves nothing open."""
 
-    def expression(self, name: str, column: Column) -> str:
+    def expression(self, name: str, column: SelectedColumn) -> str:
         """What to select so that a column of `mapped` comes as `Mapper` wants it: whole numbers as int, text as str,
         JSON as str or bytes, times as microseconds since the `epoch`."""
 

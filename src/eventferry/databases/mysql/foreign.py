@@ -13,7 +13,7 @@ from eventferry.databases.mysql.connection import Access, Connection
 from eventferry.databases.pool import Pool
 from eventferry.errors import EventferryError, MappingError, StoreBusyError, StoreUnreachableError
 from eventferry.lifecycle import Life, to_the_end
-from eventferry.sources.foreign import Column, ColumnKind, block_of
+from eventferry.sources.foreign import ColumnKind, SelectedColumn, block_of
 from eventferry.sources.times import EPOCH
 
 _BINARY = 63  # the number of the character set of what is no text
@@ -63,7 +63,7 @@ class MysqlTables:
             finally:
                 await to_the_end(connection.run(connection.roll_back))
 
-    def expression(self, name: str, column: Column) -> str:
+    def expression(self, name: str, column: SelectedColumn) -> str:
         named = f"mapped.`{name}`"
         if column.kind in ("time", "local time"):
             return f"TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {named})"
@@ -79,11 +79,11 @@ class MysqlSnapshot:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def columns(self, select: str) -> dict[str, Column]:
+    async def columns(self, select: str) -> dict[str, SelectedColumn]:
         connection = self._connection
         statement = f"SELECT * FROM ({select}\n) AS mapped LIMIT 0"
 
-        def look() -> dict[str, Column]:
+        def look() -> dict[str, SelectedColumn]:
             # To prepare it takes one statement, and our connections take several: so no other can hide in it.
             connection.query("PREPARE eventferry FROM %s", (statement,))
             connection.query("DEALLOCATE PREPARE eventferry")
@@ -120,12 +120,12 @@ class MysqlSnapshot:
         return await self._connection.run(partial(self._connection.query, statement, None))
 
 
-def _column(field: Any) -> Column:
+def _column(field: Any) -> SelectedColumn:
     name = _NAMES.get(field.type_code, "unknown")
     if field.type_code in _WHOLE:
-        return Column("whole", name)
+        return SelectedColumn("whole", name)
     if field.type_code in _NUMBERS:
-        return Column("number", name)
+        return SelectedColumn("number", name)
     if field.type_code in _TEXTS:
-        return Column("bytes" if field.charsetnr == _BINARY else "text", name)
-    return Column(_OTHERS.get(field.type_code, "other"), name)
+        return SelectedColumn("bytes" if field.charsetnr == _BINARY else "text", name)
+    return SelectedColumn(_OTHERS.get(field.type_code, "other"), name)

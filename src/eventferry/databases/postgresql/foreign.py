@@ -19,7 +19,7 @@ from eventferry.databases.postgresql.address import Server
 from eventferry.databases.postgresql.connection import Connection
 from eventferry.errors import EventferryError, MappingError, StoreBusyError, StoreUnreachableError
 from eventferry.lifecycle import Life
-from eventferry.sources.foreign import BLOCK_BYTES, BLOCK_ROWS, Column, ColumnKind
+from eventferry.sources.foreign import BLOCK_BYTES, BLOCK_ROWS, ColumnKind, SelectedColumn
 
 _KINDS: dict[str, ColumnKind] = {
     "int2": "whole",
@@ -84,7 +84,7 @@ class PostgresTables:
             await connection.run(connection.begin_for_others())
             yield PostgresSnapshot(connection, self.place)
 
-    def expression(self, name: str, column: Column) -> str:
+    def expression(self, name: str, column: SelectedColumn) -> str:
         if column.type in ("int2", "int4", "int8") and name not in ("aggregate", "id"):
             return f"mapped.{name}::bigint"
         kind: ColumnKind = "text" if name in ("aggregate", "id") else column.kind
@@ -101,7 +101,7 @@ class PostgresSnapshot:
         self.connection = connection
         self.place = place
 
-    async def columns(self, select: str) -> dict[str, Column]:
+    async def columns(self, select: str) -> dict[str, SelectedColumn]:
         try:
             with self.connection.named():
                 async with psycopg.AsyncCursor(self.connection.raw) as cursor:
@@ -117,7 +117,7 @@ class PostgresSnapshot:
             words = said.diag.message_primary if said is not None else error
             raise MappingError(f"{self.place} refuses the SELECT of the mapping: {words}") from error
         types = self.connection.raw.adapters.types
-        columns: dict[str, Column] = {}
+        columns: dict[str, SelectedColumn] = {}
         for column in found:
             if column.name in columns:
                 raise MappingError(
@@ -125,7 +125,7 @@ class PostgresSnapshot:
                 )
             info = types.get(column.type_code)
             name = "unknown" if info is None else info.name
-            columns[column.name] = Column(_KINDS.get(name, "other"), name)
+            columns[column.name] = SelectedColumn(_KINDS.get(name, "other"), name)
         return columns
 
     async def rows(self, statement: str) -> AsyncGenerator[list[tuple[Any, ...]], None]:

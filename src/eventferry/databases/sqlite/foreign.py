@@ -14,7 +14,7 @@ from eventferry.databases.sqlite.file import File
 from eventferry.databases.sqlite.library import code_of
 from eventferry.errors import DatabaseError, EventferryError, MappingError, StoreNotFoundError
 from eventferry.lifecycle import Life, to_the_end
-from eventferry.sources.foreign import Column, block_of
+from eventferry.sources.foreign import SelectedColumn, block_of
 from eventferry.sources.times import EPOCH
 
 _ALLOWED = frozenset(
@@ -50,7 +50,7 @@ class SqliteTables:
             finally:
                 await to_the_end(connection.close())
 
-    def expression(self, name: str, column: Column) -> str:
+    def expression(self, name: str, column: SelectedColumn) -> str:
         return f"mapped.{name}"
 
     def text(self, value: str) -> str:
@@ -68,7 +68,7 @@ class SqliteSnapshot:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def columns(self, select: str) -> dict[str, Column]:
+    async def columns(self, select: str) -> dict[str, SelectedColumn]:
         # One of the two libraries would run several statements.
         if any(sqlite3.complete_statement(select[: found.end()]) for found in re.finditer(";", select)):
             raise MappingError("SQLite refuses the SELECT of the mapping: it is more than one statement")
@@ -80,7 +80,7 @@ class SqliteSnapshot:
             names = await self._connection.run(look)
         except (DatabaseError, StoreNotFoundError) as error:
             raise MappingError(f"SQLite refuses the SELECT of the mapping: {_words(error)}") from error
-        return {name: Column("any", "") for name in names}
+        return {name: SelectedColumn("any", "") for name in names}
 
     async def rows(self, statement: str) -> AsyncGenerator[list[tuple[Any, ...]], None]:
         connection, run = self._connection, self._connection.run
