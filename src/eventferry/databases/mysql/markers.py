@@ -186,7 +186,7 @@ def comment_of(connection: Connection, table: str) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class MarkerChange:
     """A marker that came, or went, or took another's place: the tables that were moved away, and where to; and those
     that came, and what they were called before."""
 
@@ -205,10 +205,10 @@ class Change:
 
 def put(
     connection: Connection, names: Names, kind: str, new: Marker, instead: Marker | None = None
-) -> Change | None:
+) -> MarkerChange | None:
     """Set a marker of ours, in place of `instead`; None where something else stands there."""
     aside, mark = names.aside(new.token), names.mark(new.token)
-    change = Change(
+    change = MarkerChange(
         connection,
         {} if instead is None else _away(connection, names, instead),
         {aside[new.table]: new.table, aside[mark]: mark},
@@ -221,9 +221,9 @@ def put(
     return None
 
 
-def take(connection: Connection, names: Names, old: Marker) -> Change | None:
+def take(connection: Connection, names: Names, old: Marker) -> MarkerChange | None:
     """Move this very marker away; None where it is not there any more."""
-    change = Change(connection, _away(connection, names, old), {})
+    change = MarkerChange(connection, _away(connection, names, old), {})
     if not connection.rename(change.away):
         return None
     if len(change.away) == 1 and comment_of(connection, change.away[old.table]) != old.text:

@@ -15,7 +15,7 @@ from eventferry.database import PLACED, Freeze, NextPlace, Shared, Stage, StageC
 from eventferry.databases.mysql import markers
 from eventferry.databases.mysql.cluster import Hold, new_hold
 from eventferry.databases.mysql.connection import NO_TABLE, duplicate_key, number_of
-from eventferry.databases.mysql.markers import Change, Marker
+from eventferry.databases.mysql.markers import Marker, MarkerChange
 from eventferry.databases.mysql.reading import compact_text, entry
 from eventferry.databases.mysql.save import next_places, taken
 from eventferry.databases.mysql.stage import MysqlWriting
@@ -46,7 +46,7 @@ class MysqlExclusiveWriting(MysqlWriting):
         self._afterwards.append(hold.release)
         self._otherwise.append(hold.release)
 
-    def _thawed(self, freeze: Marker) -> Change | None:
+    def _thawed(self, freeze: Marker) -> MarkerChange | None:
         """On a cluster a hold stands in its place until the end: a save on another node would undo this."""
         node = self.connection.node
         if node is None:

@@ -20,7 +20,7 @@ from eventferry.databases.mysql import markers
 from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.cluster import GUARD
 from eventferry.databases.mysql.connection import NO_TABLE, Values, duplicate_key, number_of
-from eventferry.databases.mysql.markers import Change, Marker, freeze_of
+from eventferry.databases.mysql.markers import Marker, MarkerChange, freeze_of
 from eventferry.databases.mysql.reading import MysqlReading
 from eventferry.databases.mysql.tables import quoted
 from eventferry.databases.names import (
@@ -106,7 +106,7 @@ class MysqlWriting(MysqlReading):
     def _drop_afterwards(self, *names: str) -> None:
         self._afterwards.append(partial(markers.drop, self.connection, *names))
 
-    def _changes(self, change: Change | None) -> bool:
+    def _changes(self, change: MarkerChange | None) -> bool:
         """Take part in what was done to a marker; whether it was done."""
         if change is None:
             return False
@@ -134,7 +134,7 @@ class MysqlWriting(MysqlReading):
         self._freeze = after if is_done else freeze_of(self.comment_of(self.tables.freeze))
         return is_done
 
-    def _thawed(self, freeze: Marker) -> Change | None:
+    def _thawed(self, freeze: Marker) -> MarkerChange | None:
         return markers.take(self.connection, self.names, freeze)
 
     def keep_out(self, others: Literal["push", "secrets"]) -> None:
