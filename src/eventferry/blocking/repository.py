@@ -10,11 +10,11 @@ from eventferry.backup.reading import JOBS
 from eventferry.backup.repository import Repository as AwaitedRepository
 from eventferry.blocking.loop import LOOP
 from eventferry.blocking.store import EventStore
-from eventferry.blocking.streams import Blocks
+from eventferry.blocking.streams import BlockIterator
 from eventferry.blocking.wrapping import Face, Shown, blocking, blocking_of, wrapped
 
 
-class RepositoryExport(Blocks[AsyncGenerator[bytes, None]]):
+class RepositoryExport(BlockIterator[AsyncGenerator[bytes, None]]):
     """An iterator of blocks of lines of a backup."""
 
 

@@ -24,7 +24,7 @@ from eventferry.targets.target import TargetStream as AwaitedTargetStream
 B = TypeVar("B", AwaitedExport, AwaitedForeignExport, AwaitedSecretsExport, AsyncGenerator[bytes, None])
 
 
-class Blocks(Face[B]):
+class BlockIterator(Face[B]):
     """An iterator of blocks of lines."""
 
     def __iter__(self) -> Iterator[bytes]:
@@ -47,7 +47,7 @@ class Blocks(Face[B]):
         LOOP.run(self.inner.aclose())
 
 
-class ExportStream(Blocks[AwaitedExport]):
+class ExportStream(BlockIterator[AwaitedExport]):
     """An iterator of blocks of lines of events, with the attributes of `eventferry.ExportStream`."""
 
     cursor = Shown[str]()
@@ -60,7 +60,7 @@ class ExportStream(Blocks[AwaitedExport]):
     stop = plain(AwaitedExport.stop)
 
 
-class ForeignExport(Blocks[AwaitedForeignExport]):
+class ForeignExport(BlockIterator[AwaitedForeignExport]):
     """An iterator of blocks of lines, with the attributes of `eventferry.ForeignExport`."""
 
     exported = Shown[int]()
@@ -111,7 +111,7 @@ class FollowStream(Face[AwaitedFollow]):
         self._found = await anext(self.inner)
 
 
-class SecretsExport(Blocks[AwaitedSecretsExport]):
+class SecretsExport(BlockIterator[AwaitedSecretsExport]):
     """An iterator of blocks of lines of secrets, with the attributes of `eventferry.SecretsExport`."""
 
     idx = Shown[int]()
