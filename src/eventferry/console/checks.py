@@ -25,7 +25,7 @@ What: TypeAlias = Literal["check", "verify", "drill"]
 
 
 @dataclass(frozen=True, slots=True)
-class Backup:
+class ShownRepository:
     """A repository as a page shows it: its last runs, one of each chain, or why there are none."""
 
     place: str
@@ -47,15 +47,17 @@ async def checks_page(visit: Visit[Query]) -> Answer:
     return View("checks.html", values)
 
 
-async def _looked_at(repository: Repository) -> Backup:
+async def _looked_at(repository: Repository) -> ShownRepository:
     try:
         async with asyncio.timeout(REPOSITORY_SECONDS):
-            return Backup(repository.place, await repository.runs(limit=1), None)
+            return ShownRepository(repository.place, await repository.runs(limit=1), None)
     except TimeoutError:
-        return Backup(repository.place, [], f"it does not answer within {REPOSITORY_SECONDS:g} seconds")
+        return ShownRepository(
+            repository.place, [], f"it does not answer within {REPOSITORY_SECONDS:g} seconds"
+        )
     except EventferryError as error:
         tell(logging.WARNING, "console-checks", f"failed={type(error).__name__}: {error}", {})
-        return Backup(repository.place, [], "it cannot be read; see the log of the service")
+        return ShownRepository(repository.place, [], "it cannot be read; see the log of the service")
 
 
 class ExaminationQuery(Query, kw_only=True):
