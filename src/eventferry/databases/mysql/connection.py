@@ -20,7 +20,7 @@ from pymysql.err import InterfaceError, MySQLError, OperationalError
 from eventferry.database import OvertakenError
 from eventferry.databases import forking
 from eventferry.databases.mysql.tables import definition, quoted
-from eventferry.databases.mysql.wire import Answer, Wire
+from eventferry.databases.mysql.wire import ServerAnswer, Wire
 from eventferry.databases.pool import FullServerError
 from eventferry.databases.server import PAUSES
 from eventferry.databases.thread import Worker
@@ -242,7 +242,7 @@ class Connection:
         """The rows of each statement of these packets."""
         return [answer.rows for answer in self.answers(packets)]
 
-    def answers(self, packets: Sequence[str]) -> list[Answer]:
+    def answers(self, packets: Sequence[str]) -> list[ServerAnswer]:
         """What the server says to each statement of these packets. Nothing is sent of what it would not take, and might
         end the connection for."""
         texts = ["; ".join(packets)] if self.node is None else packets

@@ -29,7 +29,7 @@ _LENGTH_BYTES = {0xFC: 3, 0xFD: 4, 0xFE: 9}
 _LITTLE = 4 * 1024 * 1024  # bytes of rows that are sooner read over than kept from coming
 
 
-class Answer(NamedTuple):
+class ServerAnswer(NamedTuple):
     """What a statement has selected; how many rows it has changed, or found; and what it gave to LAST_INSERT_ID()."""
 
     rows: list[tuple[Any, ...]]
@@ -88,7 +88,7 @@ class Wire(_PyMysqlConnection):  # type: ignore[misc]
             )
         return super()._process_auth(plugin_name, auth_packet, handler)
 
-    def answers(self, statements: str) -> list[Answer]:
+    def answers(self, statements: str) -> list[ServerAnswer]:
         """What the server says to each of these statements, in which values stand already."""
         # A node of a cluster that undoes a transaction may not tell what it told in the middle of several statements.
         is_open = self.node is not None and self._is_in_transaction
@@ -102,8 +102,10 @@ class Wire(_PyMysqlConnection):  # type: ignore[misc]
         return found
 
     @property
-    def _answer(self) -> Answer:
-        return Answer(list(self._result.rows or ()), self._result.affected_rows, self._result.insert_id or 0)
+    def _answer(self) -> ServerAnswer:
+        return ServerAnswer(
+            list(self._result.rows or ()), self._result.affected_rows, self._result.insert_id or 0
+        )
 
     def results(self, statements: str) -> list[list[tuple[Any, ...]]]:
         """The rows of each of these statements, in which values stand already."""
