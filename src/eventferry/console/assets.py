@@ -9,7 +9,7 @@ from pathlib import Path
 
 from starlette.responses import Response
 
-from eventferry.console.page import Answer, Visit, page
+from eventferry.console.page import PageAnswer, Visit, page
 from eventferry.http.handling import Query
 from eventferry.http.problems import RefusedError
 
@@ -51,7 +51,7 @@ def version_of(name: str) -> str:
 
 
 @page("GET", "/asset", None)
-async def asset_page(visit: Visit[AssetQuery]) -> Answer:
+async def asset_page(visit: Visit[AssetQuery]) -> PageAnswer:
     """A style or a script."""
     found = _assets().get(visit.given.name)
     if found is None:

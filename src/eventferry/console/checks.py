@@ -13,7 +13,7 @@ from eventferry import Repository
 from eventferry.backup.describing import Run
 from eventferry.clock import now
 from eventferry.console.examining import Work, checking, comparing, drilling
-from eventferry.console.page import Answer, Form, House, View, Visit, page
+from eventferry.console.page import Form, House, PageAnswer, View, Visit, page
 from eventferry.errors import EventferryError
 from eventferry.http.handling import Query, tell
 from eventferry.http.problems import RefusedError
@@ -34,7 +34,7 @@ class ShownRepository:
 
 
 @page("GET", "/checks", "read")
-async def checks_page(visit: Visit[Query]) -> Answer:
+async def checks_page(visit: Visit[Query]) -> PageAnswer:
     """Backups, and the examinations that run and have ended."""
     examinations = visit.house.examinations
     backups = await asyncio.gather(*map(_looked_at, visit.house.repositories))
@@ -75,7 +75,7 @@ class ExaminationForm(Form, kw_only=True):
 
 
 @page("GET", "/examine", "write")
-async def ask_examine_page(visit: Visit[ExaminationQuery]) -> Answer:
+async def ask_examine_page(visit: Visit[ExaminationQuery]) -> PageAnswer:
     """Ask whether to begin an examination."""
     given = visit.given
     name, _ = _work(visit.house, given.does, given.repository)
@@ -83,7 +83,7 @@ async def ask_examine_page(visit: Visit[ExaminationQuery]) -> Answer:
 
 
 @page("POST", "/examine", "write")
-async def examine_page(visit: Visit[ExaminationForm]) -> Answer:
+async def examine_page(visit: Visit[ExaminationForm]) -> PageAnswer:
     """Begin an examination."""
     assert visit.visitor is not None  # noqa: S101 -- the page has a scope
     name, work = _work(visit.house, visit.given.does, visit.given.repository)
@@ -92,7 +92,7 @@ async def examine_page(visit: Visit[ExaminationForm]) -> Answer:
 
 
 @page("POST", "/examine/cancel", "write")
-async def cancel_examination_page(visit: Visit[Form]) -> Answer:
+async def cancel_examination_page(visit: Visit[Form]) -> PageAnswer:
     """End the examination that runs."""
     await visit.house.examinations.cancel()
     return visit.to("/checks")

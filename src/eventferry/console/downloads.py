@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
-from eventferry.console.page import Answer, Visit, page
+from eventferry.console.page import PageAnswer, Visit, page
 from eventferry.console.queries import Period
 from eventferry.http.streams import LinesResponse
 
 
 @page("GET", "/download", "read")
-async def download_page(visit: Visit[Period]) -> Answer:
+async def download_page(visit: Visit[Period]) -> PageAnswer:
     """Selected events, as a file. A browser tells if it was cut."""
     metrics = visit.house.service.metrics
     async with AsyncExitStack() as stack:

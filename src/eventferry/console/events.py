@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from eventferry import Event
-from eventferry.console.page import Answer, View, Visit, page
+from eventferry.console.page import PageAnswer, View, Visit, page
 from eventferry.console.queries import Period
 from eventferry.errors import InputError
 from eventferry.http.handling import Query
@@ -32,7 +32,7 @@ class EventsQuery(Period, kw_only=True):
 
 
 @page("GET", "/events", "read")
-async def events_page(visit: Visit[EventsQuery]) -> Answer:
+async def events_page(visit: Visit[EventsQuery]) -> PageAnswer:
     """Selected events, page by page: the last ones, or from a place on in their order."""
     given = visit.given
     following = older = None
@@ -58,7 +58,7 @@ class PositionQuery(Query, kw_only=True):
 
 
 @page("GET", "/event", "read")
-async def event_page(visit: Visit[PositionQuery]) -> Answer:
+async def event_page(visit: Visit[PositionQuery]) -> PageAnswer:
     """One event."""
     event = await visit.store.event_at(visit.given.thread, visit.given.counter)
     if event is None:
@@ -84,7 +84,7 @@ class AggregateQuery(Query, kw_only=True):
 
 
 @page("GET", "/aggregate", "read")
-async def aggregate_page(visit: Visit[AggregateQuery]) -> Answer:
+async def aggregate_page(visit: Visit[AggregateQuery]) -> PageAnswer:
     """The history of an aggregate, and what differs from event to event."""
     given = visit.given
     found = await visit.store.history(given.id, given.version, PAGE)

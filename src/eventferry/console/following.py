@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 
-from eventferry.console.page import Answer, View, Visit, page
+from eventferry.console.page import PageAnswer, View, Visit, page
 from eventferry.console.queries import EventQuery
 from eventferry.http.following import HEARTBEAT, LAST_ID, message, stream_of
 from eventferry.http.streams import first_of
@@ -29,13 +29,13 @@ class FollowQuery(EventQuery, kw_only=True):
 
 
 @page("GET", "/follow", "read")
-async def follow_page(visit: Visit[FollowQuery]) -> Answer:
+async def follow_page(visit: Visit[FollowQuery]) -> PageAnswer:
     """Events as they come."""
     return View("follow.html", {"given": visit.given})
 
 
 @page("GET", "/follow/rows", "read")
-async def follow_rows_page(visit: Visit[EventQuery]) -> Answer:
+async def follow_rows_page(visit: Visit[EventQuery]) -> PageAnswer:
     """The rows of the table of events as they come, as server-sent events."""
     since = visit.request.headers.get(LAST_ID) or "now"
     follower = visit.store._follower(since, filter_of(**visit.given.arguments()), _ROWS)

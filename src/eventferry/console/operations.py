@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from eventferry import EventStore, SyncStatus
 from eventferry.clock import now
-from eventferry.console.page import Answer, Form, View, Visit, page
+from eventferry.console.page import Form, PageAnswer, View, Visit, page
 from eventferry.errors import EventferryError
 from eventferry.http.handling import Query, tell
 
@@ -18,7 +18,7 @@ SOURCE_SECONDS = 5.0
 
 
 @page("GET", "/operations", "read")
-async def operations_page(visit: Visit[Query]) -> Answer:
+async def operations_page(visit: Visit[Query]) -> PageAnswer:
     """Freezes, imports and syncs."""
     store = visit.store
     asked = await asyncio.gather(*map(partial(_asked, store), visit.house.sources))
@@ -44,26 +44,26 @@ async def _asked(store: EventStore, source: EventStore) -> list[SyncStatus] | No
 
 
 @page("GET", "/freeze", "write")
-async def ask_freeze_page(visit: Visit[Query]) -> Answer:
+async def ask_freeze_page(visit: Visit[Query]) -> PageAnswer:
     """Ask whether to freeze the store."""
     return View("ask.html", {"does": "freeze"})
 
 
 @page("POST", "/freeze", "write")
-async def freeze_page(visit: Visit[Form]) -> Answer:
+async def freeze_page(visit: Visit[Form]) -> PageAnswer:
     """Freeze the store."""
     await visit.store.freeze()
     return visit.to("/operations")
 
 
 @page("GET", "/unfreeze", "write")
-async def ask_unfreeze_page(visit: Visit[Query]) -> Answer:
+async def ask_unfreeze_page(visit: Visit[Query]) -> PageAnswer:
     """Ask whether to allow writes again."""
     return View("ask.html", {"does": "unfreeze"})
 
 
 @page("POST", "/unfreeze", "write")
-async def unfreeze_page(visit: Visit[Form]) -> Answer:
+async def unfreeze_page(visit: Visit[Form]) -> PageAnswer:
     """Allow writes again."""
     await visit.store.unfreeze()
     return visit.to("/operations")
@@ -84,13 +84,13 @@ class _RollbackForm(Form, kw_only=True):
 
 
 @page("GET", "/rollback", "import")
-async def ask_rollback_page(visit: Visit[_RollbackQuery]) -> Answer:
+async def ask_rollback_page(visit: Visit[_RollbackQuery]) -> PageAnswer:
     """Ask whether to discard an open import."""
     return View("ask.html", {"does": "rollback", "given": visit.given})
 
 
 @page("POST", "/rollback", "import")
-async def rollback_page(visit: Visit[_RollbackForm]) -> Answer:
+async def rollback_page(visit: Visit[_RollbackForm]) -> PageAnswer:
     """Discard an open import."""
     store = visit.store
     discard = store.rollback_import if visit.given.steps == "parts" else store.rollback_incremental_import

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from eventferry.console.chart import chart_of
-from eventferry.console.page import Answer, View, Visit, page
+from eventferry.console.page import PageAnswer, View, Visit, page
 from eventferry.console.queries import Period
 from eventferry.databases.dialect import COUNTED
 from eventferry.http.handling import Query
@@ -15,7 +15,7 @@ _TOP = 100
 
 
 @page("GET", "", "read")
-async def overview_page(visit: Visit[Period]) -> Answer:
+async def overview_page(visit: Visit[Period]) -> PageAnswer:
     """What the store holds. The chart comes behind the page, for it may take longer."""
     store = visit.store
     described = await store.describe(estimate_counts=True)
@@ -30,7 +30,7 @@ async def overview_page(visit: Visit[Period]) -> Answer:
 
 
 @page("GET", "/chart", "read")
-async def chart_page(visit: Visit[Period]) -> Answer:
+async def chart_page(visit: Visit[Period]) -> PageAnswer:
     """Events over time."""
     given = visit.given
     timeline = await visit.counted(partial(visit.store.timeline, **given.arguments()))
@@ -38,7 +38,7 @@ async def chart_page(visit: Visit[Period]) -> Answer:
 
 
 @page("GET", "/types", "read")
-async def types_page(visit: Visit[Query]) -> Answer:
+async def types_page(visit: Visit[Query]) -> PageAnswer:
     """The types of events."""
     return View("types.html", {"found": await visit.counted(partial(visit.store.event_types, top=_TOP))})
 
@@ -50,7 +50,7 @@ class AggregatesQuery(Query, kw_only=True):
 
 
 @page("GET", "/aggregates", "read")
-async def aggregates_page(visit: Visit[AggregatesQuery]) -> Answer:
+async def aggregates_page(visit: Visit[AggregatesQuery]) -> PageAnswer:
     """The aggregates."""
     prefix = visit.given.prefix
     prefixes = [prefix] if prefix else None

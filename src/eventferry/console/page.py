@@ -68,7 +68,7 @@ class View:
     status: int = 200
 
 
-Answer: TypeAlias = View | Response
+PageAnswer: TypeAlias = View | Response
 
 
 class House(Protocol):
@@ -152,7 +152,7 @@ class ConsolePage(Generic[Q]):
     method: str
     path: str
     scope: Scope | None
-    function: Callable[[Visit[Q]], Awaitable[Answer]]
+    function: Callable[[Visit[Q]], Awaitable[PageAnswer]]
 
     @property
     def operation(self) -> str:
@@ -229,7 +229,7 @@ class ConsolePage(Generic[Q]):
 
 def page(
     method: str, path: str, scope: Scope | None
-) -> Callable[[Callable[[Visit[Q]], Awaitable[Answer]]], ConsolePage[Q]]:
+) -> Callable[[Callable[[Visit[Q]], Awaitable[PageAnswer]]], ConsolePage[Q]]:
     """Decorator that makes a page of a function. The arguments are those of `ConsolePage`."""
     return lambda function: ConsolePage(method, path, scope, function)
 

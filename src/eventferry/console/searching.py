@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from eventferry import by_cause
-from eventferry.console.page import Answer, View, Visit, page
+from eventferry.console.page import PageAnswer, View, Visit, page
 from eventferry.console.queries import Period
 from eventferry.errors import UsageError
 from eventferry.looking.searching import typed_value
@@ -28,7 +28,7 @@ class SearchQuery(Period, kw_only=True):
 
 
 @page("GET", "/search", "read")
-async def search_page(visit: Visit[SearchQuery]) -> Answer:
+async def search_page(visit: Visit[SearchQuery]) -> PageAnswer:
     """Search events."""
     given = visit.given
     if not (given.text or given.path):
@@ -55,7 +55,7 @@ class TraceQuery(Period, kw_only=True):
 
 
 @page("GET", "/trace", "read")
-async def trace_page(visit: Visit[TraceQuery]) -> Answer:
+async def trace_page(visit: Visit[TraceQuery]) -> PageAnswer:
     """The events of a correlation, each behind what caused it."""
     given = visit.given
     if not given.correlation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eventferry.console.page import Answer, Form, View, Visit, page
+from eventferry.console.page import Form, PageAnswer, View, Visit, page
 from eventferry.http.handling import Query
 
 
@@ -16,7 +16,7 @@ class _SignInForm(Form, kw_only=True):
 
 
 @page("GET", "/sign-in", None)
-async def sign_in_page(visit: Visit[_SignInQuery]) -> Answer:
+async def sign_in_page(visit: Visit[_SignInQuery]) -> PageAnswer:
     """The form for signing in."""
     if visit.visitor is not None:
         return visit.to(_inside(visit.given.back))
@@ -24,7 +24,7 @@ async def sign_in_page(visit: Visit[_SignInQuery]) -> Answer:
 
 
 @page("POST", "/sign-in", None)
-async def enter_page(visit: Visit[_SignInForm]) -> Answer:
+async def enter_page(visit: Visit[_SignInForm]) -> PageAnswer:
     """Sign in."""
     sessions = visit.house.sessions
     response = visit.to(_inside(visit.given.back))
@@ -36,7 +36,7 @@ async def enter_page(visit: Visit[_SignInForm]) -> Answer:
 
 
 @page("POST", "/sign-out", None)
-async def sign_out_page(visit: Visit[Form]) -> Answer:
+async def sign_out_page(visit: Visit[Form]) -> PageAnswer:
     """Sign out."""
     response = visit.to("/sign-in")
     if visit.visitor is not None and visit.visitor.session:
