@@ -128,7 +128,7 @@ async def test_merged_aggregates_are_numbered_in_the_order_of_arrival() -> None:
 async def test_versions_go_on_where_more_aggregates_come_than_are_remembered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("eventferry.sources.aggregates.Aggregates.__init__.__defaults__", (7,))
+    monkeypatch.setattr("eventferry.sources.aggregates.SourceAggregates.__init__.__defaults__", (7,))
     events = dicts(await changed(Changes(), make_lines(500)))
     assert [event["aggregateVersion"] for event in events] == [i // 10 + 1 for i in range(500)]
 

@@ -330,7 +330,7 @@ async def test_a_column_that_is_only_null_is_as_one_that_is_missing(own: Rows) -
 async def test_more_aggregates_than_are_kept_in_memory_are_numbered_right(
     own: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aggregates.Aggregates.__init__, "__defaults__", (4,))
+    monkeypatch.setattr(aggregates.SourceAggregates.__init__, "__defaults__", (4,))
     for turn in range(3):
         for stream in range(11):
             own.add(stream=f"stream-{stream}", version=2 * turn + 1)
@@ -345,7 +345,7 @@ async def test_more_aggregates_than_are_kept_in_memory_are_numbered_right(
 
 
 def test_no_aggregate_is_put_away_while_rows_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aggregates.Aggregates.__init__, "__defaults__", (4,))
+    monkeypatch.setattr(aggregates.SourceAggregates.__init__, "__defaults__", (4,))
     mapper = Mapper(Mapping(name="own", select="SELECT 1", time=Time(unit="ms")))
     rows = [
         (position, f"s{stream}", None, "T", 0, b"{}", None, None, None)

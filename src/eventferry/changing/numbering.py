@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from eventferry.cursor import MAX_COUNTER
 from eventferry.lines.decoder import Line
 from eventferry.lines.limits import full_thread
-from eventferry.sources.aggregates import Aggregates
+from eventferry.sources.aggregates import SourceAggregates
 
 
 class Numbering:
@@ -16,7 +16,7 @@ class Numbering:
 
     def __init__(self) -> None:
         self._counter = 0
-        self._aggregates = Aggregates()
+        self._aggregates = SourceAggregates()
 
     def number(self, lines: Iterable[Line]) -> None:
         """Give the next events their places."""

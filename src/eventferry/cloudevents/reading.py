@@ -16,7 +16,7 @@ from eventferry.lines.limits import MAX_ID_LENGTH, check_text
 from eventferry.lines.payload import compact
 from eventferry.lines.refusal import refuse_duplicate_key, refused_line, shown
 from eventferry.lines.spelling import LONE_SURROGATE, lone_surrogate
-from eventferry.sources.aggregates import Aggregates
+from eventferry.sources.aggregates import SourceAggregates
 from eventferry.tabular.columns import COLUMNS, LineWriter, RowError, whole_number
 from eventferry.tabular.conversion import Conversion
 
@@ -75,7 +75,7 @@ class CloudEventsReader:
         self._aggregate = aggregate
         self._splitter = LineSplitter()
         self._writer = LineWriter(COLUMNS)
-        self._aggregates = Aggregates()
+        self._aggregates = SourceAggregates()
         self._are_placed: bool | None = None  # None before the first event
         self._events = 0
 

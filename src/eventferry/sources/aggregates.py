@@ -9,7 +9,7 @@ AT_HAND = 100_000
 """How many aggregates are remembered in memory; beyond, in a temporary file."""
 
 
-class Aggregate:
+class SourceAggregate:
     """One aggregate.
 
     Attributes:
@@ -26,7 +26,7 @@ class Aggregate:
         self.version = version
 
 
-class Aggregates:
+class SourceAggregates:
     """The aggregates, by their ids as the source has them.
 
     Attributes:
@@ -37,13 +37,13 @@ class Aggregates:
     def __init__(self, at_hand: int = AT_HAND) -> None:
         self.at_hand = at_hand
         self._file: sqlite3.Connection | None = None
-        self.known: dict[object, Aggregate] = {}
+        self.known: dict[object, SourceAggregate] = {}
 
-    def new(self, own_id: str, shown: bytes) -> Aggregate:
+    def new(self, own_id: str, shown: bytes) -> SourceAggregate:
         """One that is not among the `known`."""
         self.make_room(1)
         found = None if self._file is None else self._looked_up(self._file, shown)
-        aggregate = self.known[own_id] = found or Aggregate(shown)
+        aggregate = self.known[own_id] = found or SourceAggregate(shown)
         return aggregate
 
     def make_room(self, count: int) -> None:
@@ -67,6 +67,6 @@ class Aggregates:
         self.known.clear()
 
     @staticmethod
-    def _looked_up(file: sqlite3.Connection, shown: bytes) -> Aggregate | None:
+    def _looked_up(file: sqlite3.Connection, shown: bytes) -> SourceAggregate | None:
         row = file.execute("SELECT events, version FROM last WHERE shown = ?", (shown,)).fetchone()
-        return None if row is None else Aggregate(shown, *row)
+        return None if row is None else SourceAggregate(shown, *row)

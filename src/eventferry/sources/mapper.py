@@ -16,7 +16,7 @@ from eventferry.errors import InputError, SourceRowError, UsageError
 from eventferry.lines.limits import MAX_ID_LENGTH, check_text
 from eventferry.lines.payload import SHALLOW, check_payload, may_be_deep, may_have_long_exponent
 from eventferry.lines.spelling import LONE_SURROGATE, lone_surrogate
-from eventferry.sources.aggregates import Aggregate, Aggregates
+from eventferry.sources.aggregates import SourceAggregate, SourceAggregates
 from eventferry.sources.decoding import NULL, UndecodableError, decoder, shown
 from eventferry.sources.mapping import KEPT, OUTPUT, ROW_KINDS, Mapping, RowKind
 from eventferry.sources.times import EPOCH, Moments, Times, pointed
@@ -103,7 +103,7 @@ class Mapper:
         self._time = readers[time]
         self._any_time = times.of
         self._pointed = None if mapping.time.pointer is None else pointed(mapping.time.pointer)
-        self._aggregates = Aggregates()
+        self._aggregates = SourceAggregates()
         self._types: dict[object, bytes] = {}
         self.skipped: Counter[str] = Counter()
         self.renumbered = 0
@@ -213,7 +213,7 @@ class Mapper:
         return [nulls if column is None else given[column] for column in self._columns]
 
     def _numbered(
-        self, aggregates: Iterable[Aggregate], versions: Iterable[Any]
+        self, aggregates: Iterable[SourceAggregate], versions: Iterable[Any]
     ) -> tuple[list[int], str | None]:
         """The versions that events get, and what is wrong with the version behind the last of them."""
         first, owns = self._first, self.versions
@@ -259,7 +259,7 @@ class Mapper:
                     del self.made[number:], self.positions[number:], self.versions[number:]
                     raise self._refusal(error.reason, position, column) from None
 
-    def _new_aggregate(self, own_id: Any) -> Aggregate:
+    def _new_aggregate(self, own_id: Any) -> SourceAggregate:
         name = _text(own_id)  # a number and its digits are one aggregate
         return self._aggregates.known.get(name) or self._aggregates.new(name, _name(self._prefix + name))
 
@@ -271,7 +271,7 @@ class Mapper:
             self._types[event_type] = text
         return text
 
-    def _wrong_version(self, version: Any, aggregate: Aggregate) -> str:
+    def _wrong_version(self, version: Any, aggregate: SourceAggregate) -> str:
         if type(version) is not int or version < self._first:
             return f"a version is a whole number from {self._first}, or null, not {shown(version)}"
         return (
