@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from eventferry.database import Progress
 from eventferry.errors import StoreFullError, StoreNotFoundError, UnsupportedStoreError
 from eventferry.importing.batch import Batch
-from eventferry.targets.product import Product, Row
+from eventferry.targets.product import Product, ProductRow
 
 
 class Misplaced(NamedTuple):
@@ -34,7 +34,7 @@ class Doubled(Exception):  # noqa: N818 -- told as an InputError by whoever know
 class Filling(Protocol):
     """An empty table, alone in one transaction; nothing of it is seen before `commit`."""
 
-    async def put(self, batch: Batch[Row, Progress]) -> None:
+    async def put(self, batch: Batch[ProductRow, Progress]) -> None:
         """Insert rows. Raises Doubled."""
 
     async def misplaced(self) -> Misplaced | None:

@@ -10,7 +10,7 @@ from eventferry.lines.envelope import NULL, Original
 from eventferry.lines.event import NumberedRow
 from eventferry.lines.limits import ColumnLimits
 from eventferry.targets.identity import utc_of, uuid_of
-from eventferry.targets.product import Row, Table
+from eventferry.targets.product import ProductRow, Table
 
 
 class MessageDb:
@@ -41,7 +41,7 @@ class MessageDb:
     def meet(self, types: Mapping[str, str]) -> None:
         """Nothing depends on them."""
 
-    def row(self, event: NumberedRow, original: Original, position: int) -> Row:
+    def row(self, event: NumberedRow, original: Original, position: int) -> ProductRow:
         """A message. Raises InputError."""
         _, _, _, timestamp, aggregate_id, version, kind, _ = event
         return (

@@ -14,7 +14,7 @@ Server: TypeAlias = Literal["sqlite", "postgresql"]
 
 Value: TypeAlias = int | str | bytes | None
 
-Row: TypeAlias = tuple[Value, ...]
+ProductRow: TypeAlias = tuple[Value, ...]
 """What goes into the table's columns."""
 
 
@@ -24,7 +24,7 @@ class Table:
 
     Attributes:
         name: dots separate a schema from a table.
-        columns: those of a `Row`, in its order.
+        columns: those of a `ProductRow`, in its order.
         position, stream, version: the columns that say where an event stands among all, whose it is, and which of them.
         first: the version of a stream's first event.
         channel: whom to notify of new events.
@@ -63,5 +63,5 @@ class Product(Protocol):
     def meet(self, types: Mapping[str, str]) -> None:
         """Learn the types of the columns as they were found. Raises UsageError where the options don't fit them."""
 
-    def row(self, event: NumberedRow, original: Original, position: int) -> Row:
+    def row(self, event: NumberedRow, original: Original, position: int) -> ProductRow:
         """The row of an event. Raises InputError, without a place."""

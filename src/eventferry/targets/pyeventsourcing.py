@@ -11,7 +11,7 @@ from eventferry.lines.envelope import NULL, Original
 from eventferry.lines.event import NumberedRow
 from eventferry.lines.limits import ROOMY
 from eventferry.targets.encoding import Encoder
-from eventferry.targets.product import Row, Server, Table
+from eventferry.targets.product import ProductRow, Server, Table
 
 _ID_TYPES = ("uuid", "text")
 _DIGITS = 10
@@ -58,7 +58,7 @@ class PyEventSourcing:
             )
         self._has_uuids = found == "uuid"
 
-    def row(self, event: NumberedRow, original: Original, position: int) -> Row:
+    def row(self, event: NumberedRow, original: Original, position: int) -> ProductRow:
         """A stored event. Raises InputError."""
         if not self._drop_metadata:
             self._refuse_loss(original)

@@ -25,7 +25,7 @@ from eventferry.operation_log import Operation
 from eventferry.targets import PRODUCTS
 from eventferry.targets.filling import Doubled, Filling, TargetPlace
 from eventferry.targets.message_db import MessageDb
-from eventferry.targets.product import Product, Row
+from eventferry.targets.product import Product, ProductRow
 from eventferry.targets.pyeventsourcing import PyEventSourcing
 
 Begin: TypeAlias = Callable[[], Awaitable[Filling]]
@@ -185,7 +185,7 @@ class _Filled:
     def intake(self, progress: Callable[[], Progress], done: Callable[[Progress], None]) -> _Intake:
         """What makes rows and has them inserted."""
 
-        async def put(batch: Batch[Row, Progress]) -> None:
+        async def put(batch: Batch[ProductRow, Progress]) -> None:
             try:
                 await self._its_filling.put(batch)
             except Doubled as error:
@@ -255,7 +255,7 @@ class _Rows:
         self._plain: int | None = None
         self._rises = True
 
-    def of(self, lines: Lines, decoder: LineDecoder) -> list[Row]:
+    def of(self, lines: Lines, decoder: LineDecoder) -> list[ProductRow]:
         """The rows of lines. Raises InputError."""
         rows = []
         for event in lines.rows(decoder):
@@ -294,12 +294,12 @@ class _Rows:
         return InputError(reason, line=event, field=field, unit=unit)
 
 
-class _Intake(Batches[Row, Progress]):
+class _Intake(Batches[ProductRow, Progress]):
     """Rows go into the one transaction batch by batch, and are committed with it alone."""
 
     def __init__(
         self,
-        put: Callable[[Batch[Row, Progress]], Coroutine[None, None, None]],
+        put: Callable[[Batch[ProductRow, Progress]], Coroutine[None, None, None]],
         progress: Callable[[], Progress],
         done: Callable[[Progress], None],
         rows: _Rows,
@@ -309,7 +309,7 @@ class _Intake(Batches[Row, Progress]):
         self._done = done
         self._makes = rows
 
-    def rows(self, lines: Lines, decoder: LineDecoder) -> Sequence[Row]:
+    def rows(self, lines: Lines, decoder: LineDecoder) -> Sequence[ProductRow]:
         return self._makes.of(lines, decoder)
 
     async def end_block(self) -> None:

@@ -18,7 +18,7 @@ from eventferry.errors import DatabaseError, StoreUnreachableError
 from eventferry.importing.batch import Batch
 from eventferry.lifecycle import to_the_end
 from eventferry.targets.filling import Doubled, Misplaced, TargetPlace, foreign, full, missing
-from eventferry.targets.product import Product, Row
+from eventferry.targets.product import Product, ProductRow
 
 _COPIED = re.compile(r"^COPY .*, line (\d+)", re.MULTILINE)
 _KEY = re.compile(r"Key \((?:.*, )?\"?(\w+)\"?\)=")
@@ -59,7 +59,7 @@ class PostgresFilling:
             raise
         return cls(connection, table, sequence, product)
 
-    async def put(self, batch: Batch[Row, Progress]) -> None:
+    async def put(self, batch: Batch[ProductRow, Progress]) -> None:
         before = self._rows
 
         async def parts() -> AsyncIterator[bytes]:
@@ -163,6 +163,6 @@ _VALUES: Mapping[type, Callable[[Any], bytes]] = {
 }
 
 
-def _copied(row: Row) -> bytes:
+def _copied(row: ProductRow) -> bytes:
     """A row as COPY takes it in text format."""
     return b"\t".join([_VALUES[type(value)](value) for value in row]) + b"\n"

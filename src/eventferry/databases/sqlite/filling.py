@@ -18,7 +18,7 @@ from eventferry.errors import StoreNotFoundError
 from eventferry.importing.batch import Batch
 from eventferry.lifecycle import to_the_end
 from eventferry.targets.filling import Doubled, Misplaced, TargetPlace, foreign, full, missing
-from eventferry.targets.product import Product, Row
+from eventferry.targets.product import Product, ProductRow
 
 
 def place_of(address: str, settings: dict[str, Any]) -> TargetPlace:
@@ -81,7 +81,7 @@ class SqliteFilling:
         self._product.meet(types)
 
     @threaded
-    def put(self, batch: Batch[Row, Progress]) -> None:
+    def put(self, batch: Batch[ProductRow, Progress]) -> None:
         names = ", ".join(self._shape.columns)
         values = ", ".join("?" * len(self._shape.columns))
         statement = f"INSERT INTO {self._table}({names}) VALUES ({values})"
