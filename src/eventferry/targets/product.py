@@ -10,7 +10,7 @@ from eventferry.lines.envelope import Original
 from eventferry.lines.event import NumberedRow
 from eventferry.lines.limits import ColumnLimits
 
-Server: TypeAlias = Literal["sqlite", "postgresql"]
+DatabaseKind: TypeAlias = Literal["sqlite", "postgresql"]
 
 Value: TypeAlias = int | str | bytes | None
 

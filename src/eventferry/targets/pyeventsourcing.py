@@ -11,7 +11,7 @@ from eventferry.lines.envelope import NULL, Original
 from eventferry.lines.event import NumberedRow
 from eventferry.lines.limits import ROOMY
 from eventferry.targets.encoding import Encoder
-from eventferry.targets.product import ProductRow, Server, Table
+from eventferry.targets.product import DatabaseKind, ProductRow, Table
 
 _ID_TYPES = ("uuid", "text")
 _DIGITS = 10
@@ -26,8 +26,8 @@ class PyEventSourcing:
     limits = ROOMY
     clear = "copy into a database, or a table, of its own"
 
-    def __init__(self, settings: dict[str, Any], server: Server) -> None:
-        self._server = server
+    def __init__(self, settings: dict[str, Any], database: DatabaseKind) -> None:
+        self._database = database
         self._encode = Encoder(settings.pop("encode", ()))
         self._drop_metadata = _truth("drop_metadata", settings.pop("drop_metadata", False))
         self._id_type: str | None = settings.pop("originator_id_type", None)
@@ -35,7 +35,7 @@ class PyEventSourcing:
             raise UsageError(f"originator_id_type is uuid or text, not {self._id_type!r}")
         self._first = _whole("first_version", settings.pop("first_version", 1))
         name = str(settings.pop("events", "stored_events"))
-        position = "rowid" if server == "sqlite" else "notification_id"
+        position = "rowid" if database == "sqlite" else "notification_id"
         self.table = Table(
             name=name,
             columns=(position, "originator_id", "originator_version", "topic", "state"),
@@ -49,7 +49,7 @@ class PyEventSourcing:
 
     def meet(self, types: Mapping[str, str]) -> None:
         """On PostgreSQL the column says whether ids are UUIDs; on SQLite only the application knows."""
-        if self._server == "sqlite":
+        if self._database == "sqlite":
             return
         found = types["originator_id"]
         if self._id_type not in (None, found):
@@ -74,7 +74,7 @@ class PyEventSourcing:
                 "must be a UUID, as the application's ids are (the option originator_id_type=text is for others)",
                 field="aggregateId",
             ) from None
-        return uuid.hex if self._server == "sqlite" else str(uuid)
+        return uuid.hex if self._database == "sqlite" else str(uuid)
 
     @staticmethod
     def _refuse_loss(original: Original) -> None:
