@@ -35,7 +35,7 @@ from eventferry.syncing.sync import Sync, SyncReport
 if TYPE_CHECKING:
     from eventferry.sources.source import ForeignSource
     from eventferry.store import EventStore
-    from eventferry.syncing.source import Source
+    from eventferry.syncing.source import SyncSource
 
 
 class Moving(Opened):
@@ -407,7 +407,7 @@ class Moving(Opened):
         await incremental.roll_back(self._database, import_id)
 
 
-def _source_of(source: EventStore | ForeignSource) -> Source:
+def _source_of(source: EventStore | ForeignSource) -> SyncSource:
     if isinstance(source, Opened):
         return StoreSource(source._database)
     # Whoever has opened another product's tables has loaded what reads them; nobody else needs it.

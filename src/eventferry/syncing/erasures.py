@@ -10,7 +10,7 @@ from eventferry.changing.erased import said
 from eventferry.database import Database
 from eventferry.state.erasures import Erasure, digest_of
 from eventferry.state.syncs import SyncState
-from eventferry.syncing.source import Source
+from eventferry.syncing.source import SyncSource
 
 LOOK_AFTER = 5.0
 """Seconds between two looks."""
@@ -23,7 +23,7 @@ class ErasureChanges:
         left: how many stay behind, since a merge cannot tell the source's events from the target's own.
     """
 
-    def __init__(self, source: Source, target: Database) -> None:
+    def __init__(self, source: SyncSource, target: Database) -> None:
         self._source = source
         self._target = target
         self._seen = ""

@@ -121,7 +121,7 @@ def not_as_synced(
     )
 
 
-class Source(Protocol):
+class SyncSource(Protocol):
     """Where the events of a sync come from; it is only read."""
 
     @property

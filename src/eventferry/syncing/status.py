@@ -8,7 +8,7 @@ from eventferry.clock import now
 from eventferry.database import Database
 from eventferry.state import syncs
 from eventferry.state.syncs import Mode
-from eventferry.syncing.source import Source, not_as_synced
+from eventferry.syncing.source import SyncSource, not_as_synced
 from eventferry.syncing.terms import row_of
 
 
@@ -44,7 +44,7 @@ class SyncStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     lag_seconds: float | None = None
 
 
-async def status_of(target: Database, source: Source | None) -> list[SyncStatus]:
+async def status_of(target: Database, source: SyncSource | None) -> list[SyncStatus]:
     """The syncs into a target; only that from the source, if one is given."""
     async with target.reading() as reading:
         rows = await syncs.load(reading)

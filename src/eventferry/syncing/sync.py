@@ -55,7 +55,7 @@ from eventferry.syncing.erasures import ErasureChanges
 from eventferry.syncing.filling import FirstFill
 from eventferry.syncing.placing import Placing
 from eventferry.syncing.preview import SyncPreview, preview_of
-from eventferry.syncing.source import NO_IDENTITY, Fill, Following, Source, joined, not_as_synced
+from eventferry.syncing.source import NO_IDENTITY, Fill, Following, SyncSource, joined, not_as_synced
 from eventferry.syncing.terms import Terms, row_of
 from eventferry.syncing.throttle import Throttle
 
@@ -128,7 +128,7 @@ class Sync:
 
     def __init__(
         self,
-        source: Source,
+        source: SyncSource,
         target: Database,
         *,
         mode: Mode | None = None,
