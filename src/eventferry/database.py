@@ -39,7 +39,7 @@ class Key(NamedTuple):
 
 FIRST = Key(-(2**63), -1, -1)  # no event sorts before it
 
-Position: TypeAlias = tuple[int, int, int, bytes | None]
+OrderedEvent: TypeAlias = tuple[int, int, int, bytes | None]
 """An event as the order sees it: thread, counter, timestamp, and its line if that was asked for."""
 
 
@@ -324,7 +324,7 @@ class Reading(Protocol):
 
     async def select(
         self, scope: ReadScope, limit: int, max_bytes: int | None, *, backwards: bool = False
-    ) -> tuple[list[Position], bool]:
+    ) -> tuple[list[OrderedEvent], bool]:
         """At most `limit` events that match, sorted by their keys (`backwards`: the highest first), and whether no
         further one matches. They end when their lines reach `max_bytes` (at least one event); None: no lines, only
         positions. Where the filter names aggregates they are found by the index on aggregateId."""

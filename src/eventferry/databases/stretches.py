@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from eventferry.database import Filter, HistoryRequest, Key, Position, ReadScope, Stretch
+from eventferry.database import Filter, HistoryRequest, Key, OrderedEvent, ReadScope, Stretch
 
 WALK = 4096
 """How many events that a filter leaves out one statement walks over at most, so that a reading stays short."""
@@ -110,11 +110,11 @@ def until_full(lines: list[bytes], history: HistoryRequest) -> tuple[list[bytes]
 
 
 def page_of(
-    rows: Iterable[Position], limit: int, max_bytes: int | None, *, is_cut: bool = False
-) -> tuple[list[Position], bool]:
+    rows: Iterable[OrderedEvent], limit: int, max_bytes: int | None, *, is_cut: bool = False
+) -> tuple[list[OrderedEvent], bool]:
     """`Reading.select`: of at most `limit` rows those until their lines reach `max_bytes`. The rest is not fetched.
     With `is_cut` the database left out rows, for their size."""
-    page: list[Position] = []
+    page: list[OrderedEvent] = []
     size = 0
     for row in rows:
         page.append(row)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 
-from eventferry.database import Key, Position, Reading, ReadScope, State
+from eventferry.database import Key, OrderedEvent, Reading, ReadScope, State
 
 _PLACES = 20_000  # of how many events, at most, it is looked up at once where they are
 _NEW = 4096  # events stored since the page before, at most, that are looked at one by one
@@ -28,7 +28,7 @@ class AggregateLookup:
 
     async def page(
         self, reading: Reading, scope: ReadScope, limit: int, max_bytes: int
-    ) -> tuple[Sequence[Position], bool]:
+    ) -> tuple[Sequence[OrderedEvent], bool]:
         """The next events that match, sorted by their keys, and whether they are the last."""
         if self._places is None:
             positions, is_end = await reading.select(scope, limit, max_bytes)

@@ -16,7 +16,7 @@ from eventferry.database import (
     HistoryRequest,
     Inspection,
     Key,
-    Position,
+    OrderedEvent,
     ReadScope,
     Segment,
     Stage,
@@ -104,7 +104,7 @@ def compact_text(payload: bytes) -> bytes:
         return payload
 
 
-def _stretch(rows: Sequence[Position], only: Filter, *, is_end: bool) -> Stretch:
+def _stretch(rows: Sequence[OrderedEvent], only: Filter, *, is_end: bool) -> Stretch:
     if not rows:
         return NOTHING
     threads, counters, times, found = zip(*rows, strict=True)
@@ -218,7 +218,7 @@ class MysqlReading:
         line = LINE if only.is_open else f"CASE WHEN {self._condition(only)} THEN {LINE} END"
         walk = limit if only.is_open else max(limit, WALK)
         pace = self._paces.full if only.is_open else self._paces.filtered
-        page: list[Position] = []
+        page: list[OrderedEvent] = []
         least = 16
         while True:
             count = min(walk - len(page), max(pace.rows(max_bytes), least))
@@ -263,10 +263,10 @@ class MysqlReading:
 
     def _positions(
         self, statement: str, values: dict[str, Any], limit: int, max_bytes: int
-    ) -> tuple[list[Position], bool]:
+    ) -> tuple[list[OrderedEvent], bool]:
         """The rows of a statement that selects `_PLACE` and a line, until there are `limit` lines or they reach
         `max_bytes`; and whether it ended before all rows had come."""
-        found: list[Position] = []
+        found: list[OrderedEvent] = []
         is_cut = False
 
         def take(places: list[bytes], lines: list[bytes]) -> bool:
@@ -290,7 +290,7 @@ class MysqlReading:
     @threaded
     def select(
         self, scope: ReadScope, limit: int, max_bytes: int | None, *, backwards: bool = False
-    ) -> tuple[list[Position], bool]:
+    ) -> tuple[list[OrderedEvent], bool]:
         only = scope.only
         # Left to itself the server might walk the whole order: the events of an aggregate are few.
         hint = "FORCE INDEX (`aggregate`)" if only.names_aggregates else ""

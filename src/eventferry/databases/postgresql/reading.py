@@ -20,7 +20,7 @@ from eventferry.database import (
     HistoryRequest,
     Inspection,
     Key,
-    Position,
+    OrderedEvent,
     ReadScope,
     Segment,
     Stage,
@@ -298,7 +298,7 @@ class PostgresReading:
 
     async def select(
         self, scope: ReadScope, limit: int, max_bytes: int | None, *, backwards: bool = False
-    ) -> tuple[list[Position], bool]:
+    ) -> tuple[list[OrderedEvent], bool]:
         condition, values = _matching(scope)
         condition = f"{condition} AND {_is_in_scope(scope)}"
         # An expression keeps the planner from walking the whole order: the events of an aggregate are few.

@@ -16,7 +16,7 @@ from eventferry.database import (
     HistoryRequest,
     Inspection,
     Key,
-    Position,
+    OrderedEvent,
     ReadScope,
     Segment,
     Stage,
@@ -179,7 +179,7 @@ class SqliteReading:
     @threaded
     def select(
         self, scope: ReadScope, limit: int, max_bytes: int | None, *, backwards: bool = False
-    ) -> tuple[list[Position], bool]:
+    ) -> tuple[list[OrderedEvent], bool]:
         condition, values = _matching(scope)
         # +timestamp keeps the planner from walking the whole order: the events of an aggregate are few.
         time = "+timestamp" if scope.only.names_aggregates else "timestamp"
