@@ -28,8 +28,9 @@ WAITING_BYTES = 48 * 1024 * 1024
 
 FIRST = 10  # how many differences are reported one by one
 
-Kind: TypeAlias = Literal["missing", "extra", "changed"]
-_ALONE: tuple[Kind, Kind] = ("missing", "extra")  # the kind of difference of an unmatched row, by its side
+DifferenceKind: TypeAlias = Literal["missing", "extra", "changed"]
+# The kind of difference of an unmatched row, by its side.
+_ALONE: tuple[DifferenceKind, DifferenceKind] = ("missing", "extra")
 _AT_ONCE = 1024  # how many lines of each side are read between two checks of the waiting size
 
 
@@ -65,7 +66,7 @@ class Comparison(Generic[R, D]):
         """Whether two rows match and do not differ; for those at the same place, before either waits."""
         raise NotImplementedError
 
-    def difference(self, kind: Kind, row: R, other: R) -> D | None:
+    def difference(self, kind: DifferenceKind, row: R, other: R) -> D | None:
         """What a row of the first source and one of the second with its key differ in; of an unmatched row, both are
         it."""
         raise NotImplementedError
@@ -191,7 +192,7 @@ class Comparison(Generic[R, D]):
                 self._note(_ALONE[side], row, row)
         self._sides, self._waiting = ({}, {}), 0
 
-    def _note(self, kind: Kind, row: R, other: R) -> None:
+    def _note(self, kind: DifferenceKind, row: R, other: R) -> None:
         difference = self.difference(kind, row, other)
         if difference is not None:
             self._counts[kind] += 1

@@ -18,7 +18,7 @@ from eventferry.changing.changes import Changes
 from eventferry.changing.erased import Erased
 from eventferry.comparing.abreast import Abreast
 from eventferry.comparing.canonical import canonical, is_equal
-from eventferry.comparing.side_by_side import WAITING_BYTES, Comparison, Kind, Side
+from eventferry.comparing.side_by_side import WAITING_BYTES, Comparison, DifferenceKind, Side
 from eventferry.errors import UsageError
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Event, NewRow, Row
@@ -40,7 +40,7 @@ class Difference(msgspec.Struct, frozen=True, rename="camel"):
         fields: for a changed event, the fields that differ.
     """
 
-    kind: Kind
+    kind: DifferenceKind
     timestamp: int
     aggregate_id: str
     type: str
@@ -220,7 +220,7 @@ class _ByPosition(_Events[Row]):
     def key(self, row: Row) -> Hashable:
         return row[:2]
 
-    def difference(self, kind: Kind, row: Row, other: Row) -> Difference | None:
+    def difference(self, kind: DifferenceKind, row: Row, other: Row) -> Difference | None:
         fields: list[str] = []
         if kind == "changed":
             fields = [name for name, a, b in zip(_FIELDS[:-1], row, other, strict=False) if a != b]
@@ -288,7 +288,7 @@ class _ByContent(_Events[NewRow]):
         """Not only the group: it may hold a million events."""
         return *row[:3], canonical(row.payload)
 
-    def difference(self, kind: Kind, row: NewRow, other: NewRow) -> Difference:
+    def difference(self, kind: DifferenceKind, row: NewRow, other: NewRow) -> Difference:
         return Difference(kind, *row[:3])
 
     def add(self, row: NewRow, side: Side) -> None:

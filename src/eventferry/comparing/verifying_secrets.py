@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from eventferry.comparing.side_by_side import WAITING_BYTES, Comparison, Kind
+from eventferry.comparing.side_by_side import WAITING_BYTES, Comparison, DifferenceKind
 from eventferry.lines.piping import Source
 from eventferry.secrets import decode_line
 
@@ -29,7 +29,7 @@ class SecretDifference(msgspec.Struct, frozen=True, rename="camel"):
         fields: for a changed secret: "deleted" (in only one of the two), "secret", "idx".
     """
 
-    kind: Kind
+    kind: DifferenceKind
     id: str
     deleted: bool | None
     other_deleted: bool | None
@@ -109,7 +109,7 @@ class _ById(Comparison[_Row, SecretDifference]):
     def are_equal(self, row: _Row, other: _Row) -> bool:
         return row == other
 
-    def difference(self, kind: Kind, row: _Row, other: _Row) -> SecretDifference:
+    def difference(self, kind: DifferenceKind, row: _Row, other: _Row) -> SecretDifference:
         fields = {
             "deleted": (row.mark is None) != (other.mark is None),
             "secret": None not in (row.mark, other.mark) and row.mark != other.mark,
