@@ -35,7 +35,7 @@ Number = Annotated[int, msgspec.Meta(ge=1, le=99_999_999)]
 CHAIN = "[0-9a-f]{16}"
 ChainName = Annotated[str, msgspec.Meta(pattern=rf"^{CHAIN}\Z")]
 ArchiveId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
-Key = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
+PartKey = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
 PART_FILE = r"(parts|secrets)/[0-9a-f]{32}-[0-9a-f]{8}\.jsonl\.zst(\.age)?"
 PartFile = Annotated[str, msgspec.Meta(pattern=rf"^{PART_FILE}\Z")]
 
@@ -79,7 +79,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     first_time: int | None = None
     last_time: int | None = None
     recipients: list[str] = []
-    begin: Key | msgspec.UnsetType = msgspec.UNSET
+    begin: PartKey | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def key(self) -> str:
