@@ -34,13 +34,13 @@ class Original(NamedTuple):
     meta: bytes | None = None
 
 
-Number = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
+SafeInteger = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
 
 
 class _Meta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     id: str | None
-    position: Number | None
-    version: Number | None
+    position: SafeInteger | None
+    version: SafeInteger | None
     time: str | None
     metadata: msgspec.Raw
 

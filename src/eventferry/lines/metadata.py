@@ -13,7 +13,7 @@ from uuid import uuid4
 import msgspec
 
 from eventferry.errors import InputError, UsageError
-from eventferry.lines.envelope import Number
+from eventferry.lines.envelope import SafeInteger
 from eventferry.lines.event import Event
 from eventferry.lines.refusal import fault_in
 
@@ -35,8 +35,8 @@ class EventMetadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     id: str | None
-    position: Number | None
-    version: Number | None
+    position: SafeInteger | None
+    version: SafeInteger | None
     time: str | None
     metadata: Any
 
