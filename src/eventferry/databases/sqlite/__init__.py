@@ -25,7 +25,7 @@ from eventferry.databases.pool import Pool
 from eventferry.databases.settings import seconds
 from eventferry.databases.sqlite import library, owners, undoing
 from eventferry.databases.sqlite import tables as ddl
-from eventferry.databases.sqlite.connection import Connection, Mode
+from eventferry.databases.sqlite.connection import Connection, OpenMode
 from eventferry.databases.sqlite.file import File, Identity, used_up
 from eventferry.databases.sqlite.foreign import SqliteTables
 from eventferry.databases.sqlite.library import Sqlite, pragma
@@ -127,7 +127,7 @@ class SqliteDatabase:
         }
         return Traits(names | self._tables.resource_names, saves_at_once=1)  # one writer is all there is
 
-    async def _connection(self, mode: Mode) -> Connection:
+    async def _connection(self, mode: OpenMode) -> Connection:
         return Connection(self._file, mode, self._busy_timeout)
 
     def _begin(self, connection: Connection, *, secrets: bool = False) -> SqliteReplacing:

@@ -30,7 +30,7 @@ from eventferry.errors import (
 from eventferry.lines.numbers import javascript_number
 from eventferry.processes.own import files_are_used_up
 
-Mode: TypeAlias = Literal["read", "rw", "rwc"]
+OpenMode: TypeAlias = Literal["read", "rw", "rwc"]
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class Connection:
             are at hand then; nor if it reads a file in which writers would not see it.
     """
 
-    def __init__(self, file: File, mode: Mode, busy_timeout: float) -> None:
+    def __init__(self, file: File, mode: OpenMode, busy_timeout: float) -> None:
         self._file = file
         self.mode = mode
         self._busy_timeout = busy_timeout
