@@ -492,14 +492,14 @@ class MysqlDatabase(ServerDatabase[Connection]):
                 if saved is not None:
                     return saved
                 # On a cluster a transaction of another node undoes whoever reads, too.
-                found = connection.patiently(partial(saver.in_the_way, connection))
-                if found.marker is None and not found.follows:
+                obstacle = connection.patiently(partial(saver.in_the_way, connection))
+                if obstacle.marker is None and not obstacle.follows:
                     raise ConcurrentError(save.aggregate_id, save.version)
-                if found.marker is None:
-                    place = connection.patiently(partial(saver.next_place, connection, found))
-                elif freeze_of(found.marker) is not None:
+                if obstacle.marker is None:
+                    place = connection.patiently(partial(saver.next_place, connection, obstacle))
+                elif freeze_of(obstacle.marker) is not None:
                     raise StoreFrozenError(f"the store {self._place} is frozen")
-                elif self._is_swapped(connection, found.marker, deadline):
+                elif self._is_swapped(connection, obstacle.marker, deadline):
                     self._wait_for_swap(connection, deadline)
         finally:
             connection.roll_back()

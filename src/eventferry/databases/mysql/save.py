@@ -30,7 +30,7 @@ class Place(NamedTuple):
     in_time: bool
 
 
-class Found(NamedTuple):
+class Obstacle(NamedTuple):
     """What stood in the way of events: the freeze marker's comment, or that they are not the next of their aggregate,
     or the thread of that at this time."""
 
@@ -94,17 +94,17 @@ class Saver:
         ]
         return connection.packets(statements, self._values | place._asdict())
 
-    def in_the_way(self, connection: Connection) -> Found:
+    def in_the_way(self, connection: Connection) -> Obstacle:
         """Why the events were not stored, as far as that can still be seen."""
         marker, [(version, at_once)] = connection.results(
             f"{FREEZE}; {_before(self._events, self._shape)}", self._values
         )
         follows = not self._save.is_next or version == self._save.version - 1
-        return Found(marker[0][0] if marker else None, follows, at_once)
+        return Obstacle(marker[0][0] if marker else None, follows, at_once)
 
-    def next_place(self, connection: Connection, found: Found) -> Place:
-        if found.thread_at_once is not None:
-            return Place(found.thread_at_once, in_time=False)
+    def next_place(self, connection: Connection, obstacle: Obstacle) -> Place:
+        if obstacle.thread_at_once is not None:
+            return Place(obstacle.thread_at_once, in_time=False)
         last = _last_timestamps(connection, self._names)
         return _free_place(self.preferred.thread, self._save.timestamp, last)
 
