@@ -12,7 +12,7 @@ from eventferry.blocking.loop import LOOP
 from eventferry.blocking.store import EventStore
 from eventferry.blocking.streams import ForeignSource, ForeignTarget
 from eventferry.blocking.wrapping import P, T, blocking_function, wrapped
-from eventferry.lines.piping import File, Report, Report_co
+from eventferry.lines.piping import OutputFile, Report, Report_co
 from eventferry.lines.piping import Transform as AwaitedTransform
 from eventferry.store import EventStore as AwaitedStore
 from eventferry.tabular.folder import FolderSink
@@ -52,7 +52,7 @@ def pipeline(source: Any, *rest: *tuple[*tuple[_Transform, ...], _Sink[Report]])
 
 
 @overload
-def pipeline(source: Any, *rest: _Transform | File | FolderSink) -> None: ...
+def pipeline(source: Any, *rest: _Transform | OutputFile | FolderSink) -> None: ...
 
 
 def pipeline(source: Any, *rest: Any) -> Any:  # type: ignore[misc]  # mypy: not all of `rest`

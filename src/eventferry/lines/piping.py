@@ -34,7 +34,7 @@ Source: TypeAlias = AsyncIterable[bytes] | Iterable[bytes] | str | os.PathLike[s
 Transform: TypeAlias = Callable[[AsyncIterator[bytes]], AsyncIterable[bytes]]
 """Makes blocks of blocks."""
 
-File: TypeAlias = str | os.PathLike[str] | IO[bytes]
+OutputFile: TypeAlias = str | os.PathLike[str] | IO[bytes]
 """An open file, or the path of one that appears, whole, at the end."""
 
 
@@ -43,7 +43,7 @@ async def pipeline(source: Source, *rest: *tuple[*tuple[Transform, ...], Sink[Re
 
 
 @overload
-async def pipeline(source: Source, *rest: Transform | File) -> None: ...
+async def pipeline(source: Source, *rest: Transform | OutputFile) -> None: ...
 
 
 async def pipeline(source: Source, *rest: Any) -> Any:  # type: ignore[misc]  # mypy: not all of `rest`
@@ -127,7 +127,7 @@ async def _abort(sink: Sink[Any], error: BaseException) -> None:
         await sink.abort(error)
 
 
-def _sink(target: Transform | Sink[Any] | File) -> Sink[Any]:
+def _sink(target: Transform | Sink[Any] | OutputFile) -> Sink[Any]:
     if isinstance(target, str | os.PathLike):
         return FileSink(target)
     if hasattr(target, "abort"):
