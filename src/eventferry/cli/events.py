@@ -60,7 +60,7 @@ from eventferry.lines.page import json_page
 
 if TYPE_CHECKING:
     from eventferry import SplitBy
-    from eventferry.reading.arguments import Archived
+    from eventferry.reading.arguments import ArchivedAs
 
 
 @command()
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
 @json_option
 @cancellable
 async def events(
-    store: str, limit: int, archived: Archived, with_bookmark: bool, as_json: bool, **filters: Any
+    store: str, limit: int, archived: ArchivedAs, with_bookmark: bool, as_json: bool, **filters: Any
 ) -> None:
     """Print events as JSON Lines.
 
@@ -127,7 +127,7 @@ async def export(
     source: str | None,
     end_mark: bool,
     freeze: bool,
-    archived: Archived,
+    archived: ArchivedAs,
     jobs: int,
     dry_run: bool,
     with_bookmark: bool,

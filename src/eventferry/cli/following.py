@@ -26,7 +26,7 @@ from eventferry.cli.running import run
 from eventferry.cli.terminal import say
 
 if TYPE_CHECKING:
-    from eventferry.reading.arguments import Archived
+    from eventferry.reading.arguments import ArchivedAs
 
 _IDLE = 2.0
 """Seconds without events after which to look whether the reader of the pipe is still there."""
@@ -52,7 +52,7 @@ def follow(
     checkpoint: str | None,
     limit: int,
     once: bool,
-    archived: Archived,
+    archived: ArchivedAs,
     **kinds: tuple[str, ...],
 ) -> None:
     """Print events as JSON Lines, and go on with those that are saved or imported, until SIGTERM or Ctrl-C.

@@ -16,7 +16,7 @@ from eventferry.lines.event import Event, EventInput, NewRow, decode_each, decod
 from eventferry.operation_log import told
 from eventferry.reading import histories, loading
 from eventferry.reading.arguments import (
-    Archived,
+    ArchivedAs,
     Filters,
     Kinds,
     check_integer,
@@ -147,7 +147,7 @@ class Events(Opened):
         limit: int,
         cursor: str | msgspec.UnsetType | None = msgspec.UNSET,
         since: str | msgspec.UnsetType | None = msgspec.UNSET,
-        archived: Archived = "marker",
+        archived: ArchivedAs = "marker",
         **filters: Unpack[Filters],
     ) -> Page:
         """Load a page of events, by cursor, by bookmark or by time.
@@ -204,7 +204,7 @@ class Events(Opened):
         self,
         since: str | None = None,
         *,
-        archived: Archived = "marker",
+        archived: ArchivedAs = "marker",
         limit: int = 1000,
         idle: float | None = None,
         **kinds: Unpack[Kinds],
@@ -243,7 +243,7 @@ class Events(Opened):
         return Follower(self._database, since, only, limit, decode)
 
     async def get_event_loader(
-        self, *, cursor: str | None, archived: Archived = "marker", **kinds: Unpack[Kinds]
+        self, *, cursor: str | None, archived: ArchivedAs = "marker", **kinds: Unpack[Kinds]
     ) -> EventLoader:
         """A loader that loads page after page, as `load_events` does, and remembers its cursor."""
         only = filter_of_kinds(**kinds, archived=archived)

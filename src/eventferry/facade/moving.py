@@ -21,7 +21,7 @@ from eventferry.importing.stream import ImportStream
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
 from eventferry.operation_log import Operation, counts_of, place_of, told
 from eventferry.reading import partition
-from eventferry.reading.arguments import Archived, Filters, check_integer, check_mode, filter_of
+from eventferry.reading.arguments import ArchivedAs, Filters, check_integer, check_mode, filter_of
 from eventferry.reading.exporting import Export, ExportStream
 from eventferry.reading.maintenance import AUTO, MANUAL, MaintenanceMode
 from eventferry.reading.partition import Partition
@@ -151,7 +151,7 @@ class Moving(Opened):
         until: str | None = None,
         exclude_types: Iterable[str] | None = None,
         aggregate_prefixes: Iterable[str] | None = None,
-        archived: Archived = "marker",
+        archived: ArchivedAs = "marker",
     ) -> ExportStream:
         """Export events as JSON Lines: an async iterator of blocks.
 

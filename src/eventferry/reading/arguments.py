@@ -11,7 +11,7 @@ from eventferry.lines.limits import MAX_SAFE_INTEGER
 from eventferry.lines.payload import plain_text
 from eventferry.reading.maintenance import MaintenanceMode
 
-Archived: TypeAlias = Literal["marker", "skip"]
+ArchivedAs: TypeAlias = Literal["marker", "skip"]
 """What readers get of events whose payloads are in an archive: the marker in its place, or nothing."""
 
 
@@ -86,7 +86,7 @@ def filter_of(
     *,
     exclude_types: Iterable[str] | None = None,
     aggregate_prefixes: Iterable[str] | None = None,
-    archived: Archived = "marker",
+    archived: ArchivedAs = "marker",
 ) -> Filter:
     """The filter for the arguments of a call."""
     for name, moment in (("start_time", start_time), ("finish_time", finish_time)):
@@ -118,7 +118,7 @@ def filter_of_kinds(
     exclude_types: Iterable[str] | None = None,
     aggregate_ids: Iterable[str] | None = None,
     aggregate_prefixes: Iterable[str] | None = None,
-    archived: Archived = "marker",
+    archived: ArchivedAs = "marker",
 ) -> Filter:
     """The same where there are no times."""
     return filter_of(
