@@ -21,7 +21,7 @@ from eventferry.http.problems import RefusedError
 REPOSITORY_SECONDS = 5.0
 """Seconds in which a repository is to answer; a page does not wait longer."""
 
-What: TypeAlias = Literal["check", "verify", "drill"]
+ExaminationKind: TypeAlias = Literal["check", "verify", "drill"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +63,14 @@ async def _looked_at(repository: Repository) -> ShownRepository:
 class ExaminationQuery(Query, kw_only=True):
     """What is to be done, with which of the repositories."""
 
-    does: What
+    does: ExaminationKind
     repository: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class ExaminationForm(Form, kw_only=True):
     """The same in a form."""
 
-    does: What
+    does: ExaminationKind
     repository: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
@@ -98,7 +98,7 @@ async def cancel_examination_page(visit: Visit[Form]) -> PageAnswer:
     return visit.to("/checks")
 
 
-def _work(house: House, does: What, number: int) -> tuple[str, Work]:
+def _work(house: House, does: ExaminationKind, number: int) -> tuple[str, Work]:
     """The name of an examination, and what it does. Raises RefusedError."""
     store = house.service.store
     if does == "check":
