@@ -27,7 +27,7 @@ _BESIDE = ("redact_with",)
 _ENCODER = msgspec.json.Encoder(order="sorted", decimal_format="number")
 
 
-class What(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+class ErasureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """What an erasure says, as its row keeps it: which events, and rules that only redact, remove and set."""
 
     event_types: tuple[str, ...] | None = None
@@ -36,7 +36,7 @@ class What(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     rules: tuple[Rule, ...]
 
     @classmethod
-    def of(cls, rules: Rules, selection: Selection) -> What:
+    def of(cls, rules: Rules, selection: Selection) -> ErasureSpec:
         """Raises RulesError for rules that would do more than erase, or other things the second time."""
         if not rules.rules:
             raise RulesError("an erasure needs at least one rule, which says what becomes of the payloads")
@@ -59,7 +59,7 @@ class What(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
             aggregate_prefixes=self.aggregate_prefixes,
         )
 
-    def within(self, prefix: str) -> What | None:
+    def within(self, prefix: str) -> ErasureSpec | None:
         """The same for a store where all these aggregates have a prefix; None if it cannot be said there."""
         if any(rule.aggregate_pattern is not None for rule in self.rules):
             return None
@@ -97,10 +97,10 @@ class What(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         return Erasure(at, told)
 
 
-def said(erasure: Erasure) -> What:
+def said(erasure: Erasure) -> ErasureSpec:
     """What an erasure says. Raises UnsupportedStoreError."""
     try:
-        return msgspec.convert(decode_payload(erasure.what.encode()), What)
+        return msgspec.convert(decode_payload(erasure.what.encode()), ErasureSpec)
     except (msgspec.MsgspecError, ValueError) as error:
         raise UnsupportedStoreError(
             f"the store has an erasure that this version cannot read, and so cannot apply: {error}"

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 import msgspec
 
-from eventferry.changing.erased import Erased, What
+from eventferry.changing.erased import Erased, ErasureSpec
 from eventferry.changing.rules import Rules
 from eventferry.changing.selection import Selection
 from eventferry.clock import now
@@ -70,7 +70,7 @@ async def erase(database: Database, rules: Rules, selection: Selection, *, dry_r
 
     Raises RulesError, ImportOpenError, NotErasedError and what a write transaction does.
     """
-    what = What.of(rules, selection)
+    what = ErasureSpec.of(rules, selection)
     if dry_run:
         async with database.reading() as reading:
             erasure = what.erasure(await _end(reading))
