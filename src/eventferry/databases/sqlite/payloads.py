@@ -6,8 +6,15 @@ writes, and what would come out as another value must not go in.
 
 from __future__ import annotations
 
+from contextlib import closing
+from math import isfinite
+
 from eventferry.comparing.canonical import canonical
+from eventferry.databases.sqlite import library
 from eventferry.lines.numbers import javascript_number
+
+_SURELY_KEPT = 18
+"""Digits of a whole number that SQLite keeps as one."""
 
 
 def refuse_number(payload: bytes) -> str | None:
@@ -15,13 +22,21 @@ def refuse_number(payload: bytes) -> str | None:
     if payload[:1] not in b"-0123456789":
         return None
     text = payload.decode()
-    number = float(text)
-    if number.is_integer() and abs(number) < 2**63:
-        survives = text.lstrip("-").isdigit() or canonical(str(int(number)).encode()) == canonical(payload)
-    else:
-        survives = abs(number) != float("inf") and (
-            canonical(javascript_number(number).encode()) == canonical(payload)
-        )
-    if survives:
+    if text.lstrip("-").isdigit() and len(text) <= _SURELY_KEPT:
+        return None
+    kept = _kept(text)
+    printed = str(kept) if isinstance(kept, int) else javascript_number(kept)
+    if isfinite(kept) and canonical(printed.encode()) == canonical(payload):
         return None
     return f"the number {text[:40]} would be rewritten in this store's payload column, which is declared JSON"
+
+
+def _kept(text: str) -> int | float:
+    """What SQLite makes of a number in such a column. It is asked, for of very small and very large ones it does not
+    always take the nearest float, and its versions differ. The connection is for this one number: it is no thread's,
+    and nothing of it is there when a process forks."""
+    with closing(library.connect(":memory:", 0, {})) as sqlite:
+        sqlite.execute("CREATE TABLE kept(payload JSON)")
+        sqlite.execute("INSERT INTO kept VALUES (?)", (text,))
+        found: int | float = sqlite.execute("SELECT payload FROM kept").fetchone()[0]
+        return found
