@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from eventferry.databases.sqlite import library
 
 
 def run(url: str, *statements: str) -> list[tuple[Any, ...]]:
     """Run statements where a store is or could be, each by itself; the rows of the last."""
     rows: list[tuple[Any, ...]] = []
+    if urlsplit(url).scheme == "sqlite":
+        # By the library that opens stores: a second one in this process would take their locks away.
+        file = f"{Path(urlsplit(url).path[1:]).absolute().as_uri()}?mode=rwc"
+        with closing(library.connect(file, 5, {})) as sqlite:
+            for statement in statements:
+                rows = [tuple(row) for row in sqlite.execute(statement).fetchall()]
+        return rows
     with closing(_connection(url)) as connection, closing(connection.cursor()) as cursor:
         for statement in statements:
             cursor.execute(statement)
@@ -30,8 +39,6 @@ def tables(url: str) -> set[str]:
 
 def _connection(url: str) -> Any:
     address = urlsplit(url)
-    if address.scheme == "sqlite":
-        return sqlite3.connect(address.path[1:], isolation_level=None)
     if address.scheme == "postgresql":
         import psycopg
 
