@@ -23,7 +23,7 @@ from eventferry import (
     open_store,
     sync,
 )
-from eventferry.reading import exporting
+from eventferry.reading import exporting, questions
 from eventferry.reading.pages import Pages
 from tests.conformance.test_order import (
     as_far_as,
@@ -67,6 +67,17 @@ async def test_one_after_another_they_are_the_export(opened: Opened, events: lis
         parts = await store.partitions(n)
         assert len(parts) <= n
         assert b"".join(await read(store, parts)) == lines_of(merged(events))
+
+
+async def test_they_are_the_same_however_many_times_are_asked_about_at_once(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with filled(opened, large_history(5, 2_000)) as store:
+        parts = await store.partitions(40)
+        assert len(parts) > 20
+        for at_once in (1, 7):
+            monkeypatch.setattr(questions, "_TIMES_AT_ONCE", at_once)
+            assert await store.partitions(40) == parts
 
 
 @modest()

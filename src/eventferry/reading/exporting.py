@@ -232,14 +232,14 @@ class Export:
                 yield page
                 del page
 
-    async def _bounds(self, heads: list[int]) -> list[list[int]]:
+    async def _bounds(self, heads: list[int]) -> list[Sequence[int]]:
         """Between which states of the order the slices lie that are read at the same time."""
         count = sum(max(head - counter, 0) for head, counter in zip(heads, self.unread, strict=True))
         async with self._database.reading() as reading:
             return await cut_order(reading, min(-(-count // SLICE_EVENTS), MAX_SLICES), self.unread, heads)
 
     async def _slice(
-        self, identity: str, since: list[int], until: list[int], *, is_last: bool
+        self, identity: str, since: Sequence[int], until: Sequence[int], *, is_last: bool
     ) -> AsyncGenerator[_Step, None]:
         # Each of several slices is read while others are checked, without more.
         is_alone = self._jobs == 1 and self._limit is None and self._room is None and self._only.is_open

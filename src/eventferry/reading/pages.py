@@ -268,7 +268,8 @@ class Pages:
         start, self._start = self._start, None
         if keys and start is not None and min(keys).timestamp < start:
             until = await reading.heads() if self._until is None else self._until
-            [self.unread] = await states_at(reading, [start], self.unread, until)
+            [state] = await states_at(reading, [start], self.unread, until)
+            self.unread = list(state)
             keys = await next_keys(reading, self.unread, self._until)
         if len(keys) == 1:
             self._go_by_counter(keys[0].thread_id)

@@ -9,6 +9,7 @@ disjoint, and read one after another they are the order, whatever the timestamps
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -60,7 +61,7 @@ async def partitions(database: Database, n: int, since: str | None, until: str |
     ]
 
 
-async def cut(reading: Reading, n: int, since: Sequence[int], until: Sequence[int]) -> list[list[int]]:
+async def cut(reading: Reading, n: int, since: Sequence[int], until: Sequence[int]) -> list[Sequence[int]]:
     """Between which states of the merge n slices of about one size lie, or fewer: n + 1 states, from the first to the
     last; none where nothing is unread. Events of one timestamp cannot be cut apart, unless all are in one thread."""
     since = list(since)
@@ -71,7 +72,7 @@ async def cut(reading: Reading, n: int, since: Sequence[int], until: Sequence[in
     if len(first) == 1:
         return await _of_one_thread(reading, n, since, until, first[0].thread_id)
     times = await _times(reading, n, since, until, first) if n > 1 else []
-    states = [since]
+    states: list[Sequence[int]] = [array("q", since)]
     for state in await states_at(reading, times, since, until):
         if state != states[-1]:
             states.append(state)
@@ -80,9 +81,9 @@ async def cut(reading: Reading, n: int, since: Sequence[int], until: Sequence[in
 
 async def _of_one_thread(
     reading: Reading, n: int, since: list[int], until: list[int], thread: int
-) -> list[list[int]]:
+) -> list[Sequence[int]]:
     """The order of one thread is that of its counters, so each of them is a state of it."""
-    states = [since]
+    states: list[Sequence[int]] = [since]
     for part in range(1, n):
         at = since[thread] + (until[thread] - since[thread]) * part // n
         found = await reading.in_threads({thread: at}, until, EVERYTHING, 1)

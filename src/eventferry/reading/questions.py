@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Iterable, Sequence
 
 from eventferry import cursor as vector
-from eventferry.database import EVERYTHING, Key, Reading, ReadScope, State
+from eventferry.database import EVERYTHING, Filter, Key, Reading, ReadScope, State
 from eventferry.errors import CursorAheadError
 from eventferry.lines.limits import MAX_SAFE_INTEGER
 
 EVERY_THREAD = range(vector.THREADS)
 
 IDENTITY_BYTES = 8
+
+_TIMES_AT_ONCE = 500
+"""Of how many times the states are asked for at once: each may bring a row for each thread."""
 
 
 async def next_keys(
@@ -28,24 +32,23 @@ async def next_keys(
 
 async def states_at(
     reading: Reading, times: Sequence[int], since: Sequence[int], until: Sequence[int]
-) -> list[list[int]]:
+) -> list[Sequence[int]]:
     """For each of these times, which rise: the state of the merge of the unread events when all is out that comes
     before any event of that time or a later one. Each thread then stands at its first such event.
     """
-    if not times:
-        return []
-    state = [max(counters) for counters in zip(since, until, strict=True)]
-    states: list[list[int]] = []
+    state = array("q", map(max, since, until))
+    states: list[Sequence[int]] = []
     # From the last time on: what is least behind a time is the least of all spans from there on.
-    found = sorted(await reading.least_counters(times, ReadScope(since, until)), reverse=True)
-    at = 0
-    for span in reversed(range(len(times))):
-        while at < len(found) and found[at][0] == span:
-            _, thread, counter = found[at]
-            if thread in EVERY_THREAD:  # a foreign table may hold an event in what is no thread
-                state[thread] = min(state[thread], counter)
-            at += 1
-        states.append(list(state))
+    for behind in range(len(times), 0, -_TIMES_AT_ONCE):
+        some = times[max(behind - _TIMES_AT_ONCE, 0) : behind]
+        only = Filter(finish_time=times[behind] - 1) if behind < len(times) else EVERYTHING
+        found = sorted(await reading.least_counters(some, ReadScope(since, until, only)))
+        for span in reversed(range(len(some))):
+            while found and found[-1][0] == span:
+                _, thread, counter = found.pop()
+                if thread in EVERY_THREAD:  # a foreign table may hold an event in what is no thread
+                    state[thread] = min(state[thread], counter)
+            states.append(array("q", state))
     return states[::-1]
 
 
