@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import xml.etree.ElementTree as ET
 from typing import Any
 
@@ -46,6 +47,18 @@ def test_stats_are_told_to_people_and_to_machines(ferry: Ferry) -> None:
     assert sum(point["events"] for point in found["timeline"]["points"]) == 400
     ferry.done("init", "empty.db")
     assert ferry.done("stats", "empty.db", "--plot", "none.svg").out == "no events\n"
+
+
+def test_a_plot_is_written_like_every_other_file(ferry: Ferry) -> None:
+    ferry.store("a.db", 3)
+    before = (ferry.directory / "a.db").read_bytes()
+    assert "it is a SQLite database" in ferry.refused("stats", "a.db", "--plot", "a.db")
+    assert "belongs to one" in ferry.refused("stats", "a.db", "--plot", "a.db-wal")
+    assert (ferry.directory / "a.db").read_bytes() == before
+    (ferry.directory / "plot.svg").touch(0o640)
+    ferry.done("stats", "a.db", "--plot", "plot.svg")
+    assert stat.S_IMODE((ferry.directory / "plot.svg").stat().st_mode) == 0o640
+    assert ferry.names() == {"a.db", "plot.svg"}
 
 
 def test_the_tail_is_shown_without_secrets(ferry: Ferry) -> None:

@@ -100,21 +100,15 @@ async def stats(
     async with open_store(store) as opened:
         found = await opened.stats(span=span, top=top, **_filters_of(**filters))
     if plot is not None:
+        from eventferry import pipeline
+        from eventferry.lines.files import FileSink
         from eventferry.looking.plots import svg
 
-        _write(plot, svg(found.timeline))
+        await pipeline([svg(found.timeline).encode()], FileSink(plot))
     if as_json:
         print_data(encoded(found))
     else:
         _print_stats(found)
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise EventferryError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _print_stats(found: Stats) -> None:
