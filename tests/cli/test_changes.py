@@ -219,6 +219,38 @@ def test_a_copy_that_fails_leaves_the_report_of_the_last_one(ferry: Ferry, store
     assert [name for name in ferry.names() if "part" in name] == []
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("import e.jsonl b.db --rules rules.toml --report e.jsonl", "SRC"),
+        ("import e.jsonl b.db --rules rules.toml --report ./link.jsonl", "SRC"),
+        ("import e.jsonl b.db --rules rules.toml --report rules.toml", "--rules"),
+        ("import e.jsonl b.db --rules rules.toml --report b.db", "STORE"),
+        ("incremental-import e.jsonl b.db --report e.jsonl", "SRC"),
+        ("copy a.db b.db --report b.db", "TO_STORE"),
+        ("copy a.db b.db --from map.toml --report map.toml", "--from"),
+        ("sync a.db b.db --rules rules.toml --report rules.toml", "--rules"),
+        ("verify e.jsonl a.db --rules rules.toml --report e.jsonl", "A"),
+        ("diff a.db e.jsonl --rules rules.toml --report rules.toml", "--rules"),
+        ("export a.db new.jsonl --rules rules.toml --report new.jsonl", "--report"),
+        ("export a.db rules.toml --rules rules.toml", "--rules"),
+    ],
+)
+def test_a_file_that_the_command_uses_is_not_written_over(
+    ferry: Ferry, store: str, words: str, named: str
+) -> None:
+    ferry.file("e.jsonl", ferry.exported(store))
+    ferry.file("map.toml", b"[event]")
+    (ferry.directory / "link.jsonl").symlink_to("e.jsonl")
+    before = {name: (ferry.directory / name).read_bytes() for name in ferry.names()}
+    assert f"cannot be written: it is what '{named}" in ferry.refused(*words.split(), status=2)
+    assert {name: (ferry.directory / name).read_bytes() for name in ferry.names()} == before
+
+
+def test_what_is_no_file_may_be_written_twice(ferry: Ferry, store: str) -> None:
+    ferry.done("export", store, "/dev/null", "--rules", "rules.toml", "--report", "/dev/null")
+
+
 # dry runs
 
 DIFF = """\

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 import eventferry
 from eventferry.cli.commands import section
 from eventferry.cli.foreign import MomentOrMappingType
-from eventferry.cli.options import CHANGES, EVENTS, flag, kinds, kinds_of, option, together, until_option
+from eventferry.cli.options import (
+    CHANGES,
+    EVENTS,
+    flag,
+    kinds,
+    kinds_of,
+    option,
+    refuse_overwriting,
+    together,
+    until_option,
+)
 from eventferry.cli.output import print_json, print_line
 from eventferry.cli.terminal import Extent, Meter, counted, inform, say
 from eventferry.errors import UsageError
@@ -205,6 +215,8 @@ def changing_of(
     report = options.pop("report")
     if report == "-":
         raise UsageError("--report writes a file; --json prints the report as a part of the result")
+    if report is not None:
+        refuse_overwriting(report, "report")
     is_asked = dry_run or report is not None
     if not is_asked and all(value is None or value is False for value in chosen.values()):
         return Changing(None, None)

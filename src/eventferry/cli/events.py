@@ -48,6 +48,7 @@ from eventferry.cli.options import (
     json_option,
     option,
     processes_option,
+    refuse_overwriting,
     replacing_options,
     to_option,
 )
@@ -139,6 +140,8 @@ async def export(
     The file appears when it is complete.
     """
     refuse_store(dest, "use copy to go from store to store")
+    if dest != "-":
+        refuse_overwriting(dest, "dest")
     start, mapping = beginnings(starts)
     foreign = taken(options, mapping)
     places = {name: options.pop(name) for name in ("cursor", "since")}

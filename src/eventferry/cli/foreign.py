@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from eventferry.cli.commands import command, section
-from eventferry.cli.options import TABLES, MomentType, StrParam, flag, json_option, option
+from eventferry.cli.options import TABLES, FileParam, MomentType, flag, json_option, option
 from eventferry.cli.output import moment_text, print_json, print_line
 from eventferry.cli.running import exit_unless
 from eventferry.cli.terminal import counted, inform, say
@@ -28,7 +28,7 @@ _SHOWN = 500
 _KINDS = ("link", "snapshot", "archived", "deleted")
 
 
-class MappingType(StrParam):
+class MappingType(FileParam):
     """A preset, or a file with a mapping."""
 
     name = "preset|file.toml"
@@ -42,7 +42,7 @@ class MappingType(StrParam):
         return str(value)
 
 
-class MomentOrMappingType(StrParam):
+class MomentOrMappingType(FileParam):
     """A time, for a filter; or a mapping. A preset's name is never a time."""
 
     name = "time|preset|file.toml"

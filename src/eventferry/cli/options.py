@@ -85,7 +85,11 @@ def refuse_broken_url(place: str) -> None:
         )
 
 
-class PlaceType(StrParam):
+class FileParam(StrParam):
+    """What may be the path of a file."""
+
+
+class PlaceType(FileParam):
     """A path that is checked where it is opened.
 
     Args:
@@ -102,7 +106,7 @@ class PlaceType(StrParam):
         return [CompletionItem(incomplete, type=self.name)]
 
 
-class StoreType(StrParam):
+class StoreType(FileParam):
     """A store: a URL, a path with an ending of SQLite files, or a name in the configuration file."""
 
     name = "store"
@@ -129,7 +133,7 @@ class StoreType(StrParam):
         return stores_like(incomplete)
 
 
-class SourceType(StrParam):
+class SourceType(FileParam):
     """Where events come from: a store, or a file."""
 
     name = "source"
@@ -166,6 +170,31 @@ class RepositoryType(PlaceType):
                 ctx,
             )
         return place
+
+
+def refuse_overwriting(path: str, name: str) -> None:
+    """Refuse to write a file that the command reads, or writes for another purpose: that would be lost. `name` is the
+    parameter that gives the path. Raises UsageError."""
+    context = click.get_current_context()
+    for other in context.command.params:
+        if other.name == name or not isinstance(other.type, FileParam):
+            continue
+        given = context.params.get(str(other.name))
+        for place in given if isinstance(given, tuple) else (given,):
+            if isinstance(place, str) and _is_same_file(path, place):
+                raise UsageError(
+                    f"{path} cannot be written: it is what {other.get_error_hint(context)} names"
+                )
+
+
+def _is_same_file(path: str, other: str) -> bool:
+    """Whether two paths lead to one file, which may not be there yet. Devices and pipes keep nothing to be lost."""
+    try:
+        return os.path.samefile(path, other) and os.path.isfile(path)
+    except FileNotFoundError:
+        return os.path.realpath(path) == os.path.realpath(other)
+    except (OSError, ValueError):  # no path: whoever opens it says so
+        return False
 
 
 def _is_completing(context: click.Context | None) -> bool:
