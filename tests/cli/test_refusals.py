@@ -344,12 +344,24 @@ URLS = [
         "export-secrets full.db URL",
         "import-secrets URL full.db",
         "verify full.db URL",
+        # where no store is expected
+        "describe full.db URL",
+        "URL describe",
+        "copy full.db new.db --from URL",
+        "copy full.db --to URL",
+        "events full.db --limit URL",
+        "events full.db --limit=URL",
+        "tail full.db -nURL",
+        "sync full.db new.db --rate URL",
+        "copy full.db new.db --rules URL",
+        "copy full.db new.db --set URL",
+        "token revoke URL --tokens lines.jsonl",
     ],
 )
 def test_a_password_in_a_url_is_never_printed(
     ferry: Ferry, world: dict[str, object], command: str, url: str
 ) -> None:
-    outcome = ferry(*(url if word == "URL" else word for word in command.split()))
+    outcome = ferry(*(word.replace("URL", url) for word in command.split()))
     assert outcome.status in (1, 2)
     assert SECRET not in outcome.out + outcome.err
 

@@ -37,6 +37,7 @@ from eventferry.cli import (
 from eventferry.cli.commands import SETTINGS, Group
 from eventferry.cli.completing import INSTRUCTION, complete
 from eventferry.cli.logs import with_messages
+from eventferry.cli.options import shown
 from eventferry.cli.terminal import forget, say
 from eventferry.errors import EventferryError, UsageError
 
@@ -97,13 +98,12 @@ with_messages(cli)
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit status. Never prints a traceback."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         if INSTRUCTION in os.environ:
             return complete(cli, os.environ[INSTRUCTION])
         # Not cli.main(): that hides a broken pipe, and treats an end of file as Ctrl-C.
-        with cli.make_context(
-            "eventferry", sys.argv[1:] if arguments is None else list(arguments)
-        ) as context:
+        with cli.make_context("eventferry", list(given)) as context:
             cli.invoke(context)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -113,10 +113,10 @@ def main(arguments: list[str] | None = None) -> int:
         say("eventferry: interrupted")
         return 130
     except click.ClickException as error:
-        shown = io.StringIO()
-        error.show(shown)
-        for message in shown.getvalue().rstrip("\n").split("\n"):
-            say(message)
+        words = io.StringIO()
+        error.show(words)
+        for message in words.getvalue().rstrip("\n").split("\n"):
+            say(_without_passwords(message, given))
         return error.exit_code
     except BrokenPipeError:
         forget(sys.stdout)
@@ -124,7 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, EventferryError) as error:
         if isinstance(error, OSError):
             forget(sys.stdout)
-        _tell(error)
+        _tell(error, given)
         return 2 if isinstance(error, UsageError) else 1
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
@@ -132,7 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
         if os.environ.get("EVENTFERRY_TRACEBACK"):
             raise
         say(
-            f"eventferry: this should not happen: {type(error).__name__}: {error} "
+            f"eventferry: this should not happen: {type(error).__name__}: {_without_passwords(str(error), given)} "
             "(please report it; EVENTFERRY_TRACEBACK=1 shows the traceback)"
         )
         return 1
@@ -159,9 +159,21 @@ _PARAMETER = re.compile(
 """Parameters in the library's messages. A key of the input or a quoted id with such a name is left alone."""
 
 
-def _tell(error: Exception) -> None:
+def _without_passwords(message: str, given: list[str]) -> str:
+    """A message that may repeat arguments, whoever wrote it: without what may be a password in them."""
+    for argument in given:
+        # Of an option and its value in one word, the value is repeated.
+        values = (argument, argument.partition("=")[2], argument[2:]) if argument[:1] == "-" else (argument,)
+        for value in values:
+            if (instead := shown(value)) != value:
+                message = message.replace(value, instead).replace(repr(value)[1:-1], instead)
+    return message
+
+
+def _tell(error: Exception, given: list[str]) -> None:
     """Print an error, with the command's options in place of the library's parameters."""
-    message = _PARAMETER.sub(lambda found: _option(next(filter(None, found.groups()))), str(error))
+    message = _without_passwords(str(error), given)
+    message = _PARAMETER.sub(lambda found: _option(next(filter(None, found.groups()))), message)
     say(f"eventferry: {message.replace(' (the setting max_line_bytes)', '')}")
 
 
