@@ -323,6 +323,10 @@ URLS = [
     f"postgresql:/user:{SECRET}@host/db",
     f"mysql//user:{SECRET}@host/db",
     f"user:{SECRET}@host/db",
+    f"host=localhost password={SECRET}",
+    f"host=/run/postgresql password = '{SECRET}'",
+    f"password={SECRET}:x@y host=localhost",
+    f"Server=host;Pwd={SECRET};",
 ]
 
 
@@ -344,6 +348,9 @@ URLS = [
         "export-secrets full.db URL",
         "import-secrets URL full.db",
         "verify full.db URL",
+        "backup full.db URL",
+        "backup list URL",
+        "restore URL new.db",
         # where no store is expected
         "describe full.db URL",
         "URL describe",

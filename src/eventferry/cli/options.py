@@ -15,7 +15,7 @@ from click.shell_completion import CompletionItem
 from eventferry.cli.commands import Option, section
 from eventferry.cli.configuration import is_named, named_stores, url_named
 from eventferry.clock import EPOCH, MILLISECOND
-from eventferry.databases import is_store, without_password
+from eventferry.databases import is_connection_string, is_store, without_password
 from eventferry.errors import UsageError
 from eventferry.targets import PRODUCTS
 
@@ -77,10 +77,14 @@ _LOST_SLASHES = re.compile(r"(postgres(ql)?|mysql|mariadb|sqlite)(:|/)")
 
 def refuse_broken_url(place: str) -> None:
     """Refuse a mistyped store URL, which would be taken for a file name: it may hold a password."""
-    is_meant = _LOST_SLASHES.match(place) or (shown(place) != place and not os.path.isdir(Path(place).parent))
+    is_meant = (
+        _LOST_SLASHES.match(place)
+        or is_connection_string(place)
+        or (shown(place) != place and not os.path.isdir(Path(place).parent))
+    )
     if is_meant and not is_store(place) and not os.path.lexists(place):
         raise UsageError(
-            f"{shown(place)!r} is neither a file nor a store URL, "
+            f"{shown(place)!r} is neither a file, a folder nor a store URL, "
             "which looks like scheme://user:password@host/database"
         )
 
@@ -169,6 +173,8 @@ class RepositoryType(PlaceType):
                 param,
                 ctx,
             )
+        if not _is_completing(ctx):
+            refuse_broken_url(place)
         return place
 
 

@@ -43,6 +43,9 @@ _ADDRESS = re.compile(
 
 _PASSWORD = re.compile(r"^.*:.*@", re.DOTALL)
 
+_NAMED_PASSWORD = re.compile(r"(password|passwd|pwd)\s*=", re.IGNORECASE)
+"""As in a connection string of libpq or ODBC, which is no URL: host=localhost password=…"""
+
 
 def is_store(place: str) -> bool:
     """Whether a command-line argument is a store; any other is a file. A server's scheme without // counts as a store,
@@ -56,10 +59,17 @@ def is_on_server(place: str) -> bool:
     return bool(separator) and _MODULES.get(scheme, "sqlite") != "sqlite"
 
 
+def is_connection_string(place: str) -> bool:
+    """Whether a place names a password, and is no URL."""
+    return "://" not in place and _NAMED_PASSWORD.search(place) is not None
+
+
 def without_password(place: str) -> str:
     """A URL without user and password, and without options, which may contain one. If it is not clear what may be a
     password, only the scheme."""
     scheme, separator, rest = place.partition(":")
+    if is_connection_string(place):
+        return f"{scheme}:…" if scheme in _MODULES else "…"
     if not separator or (scheme == "sqlite" and "@" not in rest and "password" not in rest):
         return place
     if scheme not in _MODULES and "://" not in place and _PASSWORD.search(place) is None:
