@@ -252,6 +252,39 @@ def test_a_number_that_is_none_is_refused_in_plain_words(ferry: Ferry) -> None:
     assert "'x' is not a valid whole number" in told
 
 
+TOO_LARGE = "99999999999999999999999"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"tail full.db -n {TOO_LARGE}",
+        f"show full.db a --from-version {TOO_LARGE}",
+        f"stats full.db --top {TOO_LARGE}",
+        f"events full.db --limit {TOO_LARGE}",
+        f"export full.db new.jsonl --jobs {TOO_LARGE}",
+        f"backup cat repo --jobs {TOO_LARGE}",
+        f"restore repo new.db --jobs {TOO_LARGE}",
+        f"serve full.db --max-imports {TOO_LARGE}",
+        "serve full.db --timeout nan",
+        "serve full.db --timeout inf",
+        "serve full.db --timeout 1e8",
+        "serve full.db --grace nan",
+        "serve full.db --grace inf",
+        "sync full.db new.db --status --max-lag nan",
+        "sync full.db new.db --settle inf",
+        "find-poison full.db a:b --timeout nan",
+    ],
+)
+def test_a_number_that_nothing_can_work_with_is_refused(
+    ferry: Ferry, world: dict[str, object], words: str
+) -> None:
+    *_, option, number = words.split()
+    told = ferry.refused(*words.split(), status=2)
+    assert f"'{option}'" in told
+    assert f"{number} is " in told
+
+
 @pytest.mark.parametrize("words", [["", "full.db", "--replace"], ["a" * 300, "full.db", "--replace"]])
 def test_an_impossible_name_of_a_file_is_refused(
     ferry: Ferry, world: dict[str, object], words: list[str]

@@ -18,6 +18,7 @@ from eventferry.cli.options import (
     SOURCE,
     STORE,
     MomentType,
+    Seconds,
     WholeNumber,
     flag,
     json_option,
@@ -503,7 +504,7 @@ def _print_difference(found: SideBySide) -> None:
     "--timeout max_seconds",
     "SECONDS",
     "An event for which the function takes longer is refused.",
-    type=click.FloatRange(0, min_open=True),
+    type=Seconds(0, min_open=True),
     default=60,
 )
 @_filters

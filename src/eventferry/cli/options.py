@@ -33,9 +33,36 @@ else:
 
 
 class WholeNumber(click.IntRange):
-    """A whole number within bounds. click calls it an "integer range" where a word is none."""
+    """A whole number within bounds, and one that every database takes. click calls it an "integer range" where a word
+    is none."""
 
     name = "whole number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what is too large; the help need not say how large that is."""
+        from eventferry.lines.limits import MAX_SAFE_INTEGER
+
+        number = super().convert(value, param, ctx)
+        if number > MAX_SAFE_INTEGER:
+            self.fail(f"{value} is more than {MAX_SAFE_INTEGER}", param, ctx)
+        return number
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds that can be waited for."""
+
+    name = "number of seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what is too long, and what is no number."""
+        seconds = super().convert(value, param, ctx)
+        if not seconds <= _MAX_SECONDS:  # nan is neither less nor more
+            self.fail(f"{value} is not a number of seconds up to {_MAX_SECONDS}", param, ctx)
+        return seconds
+
+
+_MAX_SECONDS = 2_000_000
+"""The system takes milliseconds that fit into 32 bits, which are some more."""
 
 
 DEFAULT_LIMIT = 1000

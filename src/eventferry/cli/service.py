@@ -11,7 +11,7 @@ import click
 from eventferry.cli.commands import Group, command, section
 from eventferry.cli.console import beside_the_store, console_options
 from eventferry.cli.logs import announce, formatter
-from eventferry.cli.options import STORE, WholeNumber, flag, json_option, option, shown
+from eventferry.cli.options import STORE, Seconds, WholeNumber, flag, json_option, option, shown
 from eventferry.cli.output import print_json, print_line
 from eventferry.cli.places import store_at
 from eventferry.cli.running import run
@@ -76,13 +76,13 @@ _SIZE = WholeNumber(1)
         "--timeout",
         "SECONDS",
         "Seconds for a client to send or receive the next piece.  [default: 60]",
-        type=click.FloatRange(0, min_open=True),
+        type=Seconds(0, min_open=True),
     ),
     option(
         "--grace",
         "SECONDS",
         "Seconds for running requests to finish after SIGTERM or Ctrl-C.  [default: 20]",
-        type=click.FloatRange(0),
+        type=Seconds(0),
     ),
 )
 @section(

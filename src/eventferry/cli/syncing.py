@@ -28,6 +28,7 @@ from eventferry.cli.foreign import (
 )
 from eventferry.cli.options import (
     STORE,
+    Seconds,
     WholeNumber,
     bookmark_option,
     choice,
@@ -80,7 +81,7 @@ if TYPE_CHECKING:
     "--max-lag",
     "SECONDS",
     "With --status: exit with status 1 also if events wait for longer.",
-    type=click.FloatRange(0),
+    type=Seconds(0),
 )
 @from_option
 @foreign_details
@@ -90,7 +91,7 @@ if TYPE_CHECKING:
     "--settle",
     "SECONDS",
     "With a mapping: how long a missing position may still appear, where the database does not tell it (10).",
-    type=click.FloatRange(0),
+    type=Seconds(0),
 )
 @flag("--dry-run", "Only report what would be brought over, and the first trouble in it. Nothing is stored.")
 @bookmark_option
