@@ -231,6 +231,7 @@ def test_a_copy_that_fails_leaves_the_report_of_the_last_one(ferry: Ferry, store
         ("copy a.db b.db --from map.toml --report map.toml", "--from"),
         ("sync a.db b.db --rules rules.toml --report rules.toml", "--rules"),
         ("verify e.jsonl a.db --rules rules.toml --report e.jsonl", "A"),
+        ("verify a.db e.jsonl --rules rules.toml --identity key --report key", "--identity"),
         ("diff a.db e.jsonl --rules rules.toml --report rules.toml", "--rules"),
         ("export a.db new.jsonl --rules rules.toml --report new.jsonl", "--report"),
         ("export a.db rules.toml --rules rules.toml", "--rules"),
@@ -241,6 +242,7 @@ def test_a_file_that_the_command_uses_is_not_written_over(
 ) -> None:
     ferry.file("e.jsonl", ferry.exported(store))
     ferry.file("map.toml", b"[event]")
+    ferry.file("key", b"AGE-SECRET-KEY-1")
     (ferry.directory / "link.jsonl").symlink_to("e.jsonl")
     before = {name: (ferry.directory / name).read_bytes() for name in ferry.names()}
     assert f"cannot be written: it is what '{named}" in ferry.refused(*words.split(), status=2)

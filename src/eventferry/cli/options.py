@@ -210,17 +210,17 @@ def refuse_overwriting(path: str, name: str) -> None:
     parameter that gives the path. Raises UsageError."""
     context = click.get_current_context()
     for other in context.command.params:
-        if other.name == name or not isinstance(other.type, FileParam):
+        if other.name == name or not isinstance(other.type, FileParam | click.Path):
             continue
         given = context.params.get(str(other.name))
         for place in given if isinstance(given, tuple) else (given,):
-            if isinstance(place, str) and _is_same_file(path, place):
+            if isinstance(place, str | Path) and _is_same_file(path, place):
                 raise UsageError(
                     f"{path} cannot be written: it is what {other.get_error_hint(context)} names"
                 )
 
 
-def _is_same_file(path: str, other: str) -> bool:
+def _is_same_file(path: str, other: str | Path) -> bool:
     """Whether two paths lead to one file, which may not be there yet. Devices and pipes keep nothing to be lost."""
     try:
         return os.path.samefile(path, other) and os.path.isfile(path)
