@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime, timedelta
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
+
+
+_CUT = re.compile(r".{10}[^+-]*?[.,][0-9]{6}0*[1-9]", re.DOTALL)
+
+
+def is_cut(text: str) -> bool:
+    """Whether a time in ISO 8601 has more of a second than the six digits that a `datetime` of it keeps."""
+    return _CUT.match(text) is not None
+
+
+def milliseconds_of(moment: datetime, text: str, *, up: bool) -> int:
+    """Milliseconds since 1970 of a time with a zone that was written so, rounded up or down."""
+    whole, rest = divmod(moment - EPOCH, MILLISECOND)
+    return whole + 1 if up and (rest or is_cut(text)) else whole
 
 
 def now() -> int:

@@ -225,6 +225,10 @@ def test_a_rate_is_told_of_many_events_only() -> None:
         ("--until 2026-01-31T23:59:59.998999", []),
         ("--from 2026-01-31T23:59:59.999", ["JANUARY", "FEBRUARY"]),
         ("--from 2026-01-31T23:59:59.999001", ["FEBRUARY"]),
+        ("--from 2026-01-31T23:59:59.9990001Z", ["FEBRUARY"]),
+        ("--from 2026-01-31T23:59:59.9990000Z", ["JANUARY", "FEBRUARY"]),
+        ("--from 20260131T235959,999000001+00:00", ["FEBRUARY"]),
+        ("--until 2026-01-31T23:59:59.9990001Z", ["JANUARY"]),
         ("--from 2026-02-01", ["FEBRUARY"]),
     ],
 )

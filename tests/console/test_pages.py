@@ -178,6 +178,8 @@ async def test_selected_events_are_downloaded_as_an_export_gives_them(tmp_path: 
         )
         assert file.headers["content-disposition"] == 'attachment; filename="events.jsonl"'
         assert file.content == await exported(store, event_types=["TYPE_2"], start_time=LONG_AGO + 100)
+        file = await client.get(f"{ROOT}/download", params={"startTime": "2020-09-13T12:26:40.1000001"})
+        assert file.content == await exported(store, start_time=LONG_AGO + 101)
         whole = await client.get(f"{ROOT}/download")
         assert whole.content == await exported(store)
         assert (await client.get(f"{ROOT}/download", params={"startTime": "today"})).status_code == 400

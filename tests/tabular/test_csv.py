@@ -174,6 +174,10 @@ PLAIN = b"threadCounter,threadId,type,timestamp,aggregateId,aggregateVersion,pay
             PLAIN + b"1,2,T,2026-01-01T00:00:00.0001Z,a,1,null\n",
             "field timestamp: .* finer than a millisecond",
         ),
+        (
+            PLAIN + b"1,2,T,2026-01-01T00:00:00.1230001Z,a,1,null\n",
+            "field timestamp: .* finer than a millisecond",
+        ),
         (PLAIN + b"1,2,T,2026-01-01T00:00:00Z,a,0,null\n", "row 1, line 2, field aggregateVersion: must be"),
         (PLAIN + b"1,2,T\0,2026-01-01T00:00:00Z,a,1,null\n", r"row 1, line 2, field type: .*U\+0000"),
         (PLAIN + b"1,2,T,2026-01-01T00:00:00Z,a,1,{\n", "row 1, line 2, field payload: is not valid JSON"),

@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 
 from eventferry.cli.commands import Option, section
 from eventferry.cli.configuration import is_named, named_stores, url_named
-from eventferry.clock import EPOCH, MILLISECOND
+from eventferry.clock import milliseconds_of
 from eventferry.databases import is_connection_string, is_store, without_password
 from eventferry.errors import UsageError
 from eventferry.targets import PRODUCTS
@@ -277,8 +277,7 @@ class MomentType(IntParam):
             )
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
-        since = moment - EPOCH
-        return -(-since // MILLISECOND) if self._up else since // MILLISECOND
+        return milliseconds_of(moment, value, up=self._up)
 
 
 STORE = StoreType()

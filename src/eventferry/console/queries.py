@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from eventferry.clock import EPOCH, MILLISECOND, iso
+from eventferry.clock import iso, milliseconds_of
 from eventferry.errors import UsageError
 from eventferry.http.handling import Query
 from eventferry.lines.limits import MAX_SAFE_INTEGER
@@ -52,7 +52,8 @@ class Period(EventQuery, kw_only=True):
 
     def arguments(self) -> dict[str, Any]:
         """The same as arguments of the store's methods. Raises UsageError."""
-        times = {"start_time": milliseconds(self.start_time), "finish_time": milliseconds(self.finish_time)}
+        start, finish = milliseconds(self.start_time, up=True), milliseconds(self.finish_time)
+        times = {"start_time": start, "finish_time": finish}
         return EventQuery.arguments(self) | times
 
     def parameters(self, **others: Any) -> dict[str, Any]:
@@ -62,8 +63,8 @@ class Period(EventQuery, kw_only=True):
         )
 
 
-def milliseconds(text: str) -> int | None:
-    """A time of an address, in ms since 1970; None if it is empty. Raises UsageError."""
+def milliseconds(text: str, *, up: bool = False) -> int | None:
+    """A time of an address, in ms since 1970, rounded up or down; None if it is empty. Raises UsageError."""
     if not text:
         return None
     try:
@@ -71,7 +72,7 @@ def milliseconds(text: str) -> int | None:
             found = int(text)
         else:
             when = datetime.fromisoformat(text)
-            found = ((when if when.tzinfo else when.replace(tzinfo=UTC)) - EPOCH) // MILLISECOND
+            found = milliseconds_of(when if when.tzinfo else when.replace(tzinfo=UTC), text, up=up)
     except (ValueError, OverflowError):
         found = MAX_SAFE_INTEGER + 1
     if abs(found) > MAX_SAFE_INTEGER:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from eventferry.clock import EPOCH, MILLISECOND, iso
+from eventferry.clock import EPOCH, MILLISECOND, is_cut, iso
 from eventferry.errors import InputError
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import KEYS
@@ -46,7 +46,7 @@ def timestamp_of(text: str) -> int:
     if moment.tzinfo is None:
         raise InputError(f"the time {shown(text)!r} has no time zone, such as Z", field="timestamp")
     timestamp, rest = divmod(moment - EPOCH, MILLISECOND)
-    if rest:
+    if rest or is_cut(text):
         raise InputError(f"the time {shown(text)!r} is finer than a millisecond", field="timestamp")
     return timestamp
 
