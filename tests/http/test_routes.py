@@ -351,6 +351,28 @@ async def test_an_unknown_key_is_refused_unless_that_was_asked_for(tmp_path: Pat
         assert (await client.post("/import?ignoreUnknownKeys=true", content=lines)).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "words"),
+    [
+        ("POST", "/import", b"", "use replace=true to replace them"),
+        ("POST", "/import?replace=true", b"", "use allowEmpty=true"),
+        (
+            "POST",
+            "/import?replace=true",
+            make_lines(1).replace(b"{", b'{"start_time":1,', 1),
+            "(ignoreUnknownKeys=true drops unknown keys)",
+        ),
+        ("GET", "/events?startTime=5&finishTime=1", b"", "startTime is later than finishTime"),
+        ("GET", "/events?start_time=5", b"", "unknown parameter 'start_time'"),
+    ],
+)
+async def test_a_refusal_spells_parameters_as_a_query_does(
+    tmp_path: Path, method: str, path: str, body: bytes, words: str
+) -> None:
+    async with service(tmp_path, 3) as (client, _):
+        assert words in problem_of(await client.request(method, path, content=body))["detail"]
+
+
 @pytest.mark.parametrize("as_lines", [True, False])
 async def test_an_incremental_import_brings_what_is_missing_and_counts_the_rest(
     tmp_path: Path, as_lines: bool
