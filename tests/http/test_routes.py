@@ -373,6 +373,15 @@ async def test_a_refusal_spells_parameters_as_a_query_does(
         assert words in problem_of(await client.request(method, path, content=body))["detail"]
 
 
+@pytest.mark.parametrize("path", ["/events", "/export"])
+async def test_a_cursor_and_a_bookmark_do_not_go_together(tmp_path: Path, path: str) -> None:
+    async with service(tmp_path, 3) as (client, store):
+        cursor = (await store.describe(calculate_cursor=True)).cursor
+        for since in ("start", await store.bookmark()):
+            told = await client.get(path, params={"since": since, "cursor": cursor})
+            assert problem_of(told)["status"] == 400
+
+
 @pytest.mark.parametrize("as_lines", [True, False])
 async def test_an_incremental_import_brings_what_is_missing_and_counts_the_rest(
     tmp_path: Path, as_lines: bool

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from starlette.responses import Response
 
-from eventferry import Description, Event, EventStore, InputError
+from eventferry import Description, Event, EventStore, InputError, UsageError
 from eventferry.http.handling import Call, Query
 from eventferry.http.packing import accepted_coding
 from eventferry.http.route import Body, JsonResponse, answers, route
@@ -143,6 +143,8 @@ async def describe_handler(call: Call[_DescribeQuery]) -> dict[str, Any]:
 def _selected(
     store: EventStore, query: _Selection, limit: int | None, buffer_size: int | None = None
 ) -> ExportStream:
+    if query.cursor is not None and query.since == START:  # the store refuses a cursor and a bookmark
+        raise UsageError("give a cursor or a bookmark as since, but not both")
     return store.export_events(
         cursor=query.cursor,
         since=None if query.since == START else query.since,
