@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
 import select
 import shutil
@@ -9,11 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from eventferry import sync
+from eventferry.cli.running import run
 from tests.support import line, make_event, make_lines
 from tests.support.cli import COMMAND, Ferry, hear_signals, new_ferry, sent
 
@@ -165,3 +170,19 @@ def test_a_closed_standard_output_never_becomes_the_store(ferry: Ferry) -> None:
         told = subprocess.run(["bash", "-c", script], capture_output=True, check=False, timeout=30)
         assert told.returncode == 1
         assert ferry.exported("a.db") == make_lines(3)
+
+
+def test_work_that_a_signal_does_not_let_begin_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        raise AssertionError("this has begun")
+
+    given = [work()]
+
+    def interrupted(whole: Coroutine[Any, Any, Any]) -> None:
+        given.append(whole)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(asyncio, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(given[0])
+    assert [inspect.getcoroutinestate(each) for each in given] == [inspect.CORO_CLOSED] * 2

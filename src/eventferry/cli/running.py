@@ -37,14 +37,17 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
         return await work
 
     before = {number: handler for number in ENDS if (handler := signal.getsignal(number)) != signal.SIG_IGN}
+    whole = cancellable()
     try:
-        return asyncio.run(cancellable())
+        return asyncio.run(whole)
     except (asyncio.CancelledError, KeyboardInterrupt):
         if not received:
             raise
         say(f"eventferry: ended by {signal.Signals(received[0]).name}")
         raise click.exceptions.Exit(128 + received[0]) from None
     finally:
+        for coroutine in (whole, work):  # neither may have begun, of which Python warns
+            coroutine.close()
         for number, handler in before.items():
             signal.signal(number, handler)
 
