@@ -301,6 +301,18 @@ def test_a_full_disk_behind_stdout_is_a_failure_that_is_told(ferry: Ferry, words
 
 
 @pytest.mark.parametrize(
+    "words",
+    ["token add a --scope read --tokens t.json", "incremental begin a.db", "parts begin a.db --replace"],
+)
+def test_what_is_printed_only_once_is_taken_back_if_it_cannot_be_printed(ferry: Ferry, words: str) -> None:
+    ferry.store("a.db", 3)
+    with Path("/dev/full").open("wb") as full:
+        child = ferry.start(*words.split(), stdout=full)
+    assert ended(child)[0] == 1
+    ferry.done(*words.split())  # which would be refused
+
+
+@pytest.mark.parametrize(
     ("words", "closed"),
     [
         ("events a.db", ">&-"),

@@ -28,8 +28,8 @@ from eventferry.cli.options import (
     merging_options,
     option,
 )
-from eventferry.cli.output import print_line, print_result
-from eventferry.cli.places import made, on_store, source_of
+from eventferry.cli.output import print_result
+from eventferry.cli.places import made, on_store, print_begun, source_of
 from eventferry.cli.running import cancellable
 from eventferry.cli.terminal import Meter, counted, inform, rate, say
 from eventferry.errors import InputError
@@ -177,7 +177,11 @@ def incremental() -> None:
 @click.argument("store", type=STORE)
 def begin(store: str) -> None:
     """Begin an incremental import and print its id."""
-    print_line(on_store(store, eventferry.EventStore.begin_incremental_import))
+    print_begun(
+        store,
+        eventferry.EventStore.begin_incremental_import,
+        eventferry.EventStore.rollback_incremental_import,
+    )
 
 
 @incremental.command()

@@ -8,8 +8,8 @@ import eventferry
 from eventferry import open_store
 from eventferry.cli.commands import Group
 from eventferry.cli.options import SOURCE, STORE, flag, ignore_unknown_keys_option, json_option
-from eventferry.cli.output import print_line, print_result
-from eventferry.cli.places import on_store, source_of
+from eventferry.cli.output import print_result
+from eventferry.cli.places import on_store, print_begun, source_of
 from eventferry.cli.running import cancellable
 from eventferry.cli.terminal import Meter, counted, inform, rate
 
@@ -28,7 +28,11 @@ def parts() -> None:
 @flag("--replace", "Allow replacing the events of a store.")
 def begin(store: str, replace: bool) -> None:
     """Begin an import in parts and print its id."""
-    print_line(on_store(store, lambda opened: opened.begin_import(replace=replace)))
+    print_begun(
+        store,
+        lambda opened: opened.begin_import(replace=replace),
+        eventferry.EventStore.rollback_import,
+    )
 
 
 @parts.command()

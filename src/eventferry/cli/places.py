@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 from eventferry import open_store
 from eventferry.cli.configuration import is_named
 from eventferry.cli.options import refuse_broken_url
+from eventferry.cli.output import print_line
 from eventferry.cli.running import run
 from eventferry.cli.terminal import Extent, is_watched, say
 from eventferry.databases import is_store, without_password
@@ -34,6 +35,25 @@ def on_store(store: str, method: Callable[[EventStore], Coroutine[Any, Any, T]])
             return await method(opened)
 
     return cast(T, run(work()))
+
+
+def print_begun(
+    store: str,
+    begin: Callable[[EventStore], Coroutine[Any, Any, str]],
+    roll_back: Callable[[EventStore, str], Coroutine[Any, Any, None]],
+) -> None:
+    """Begin an import in a store, and print its id; one whose id nobody has read is rolled back."""
+
+    async def work() -> None:
+        async with open_store(store) as opened:
+            import_id = await begin(opened)
+            try:
+                print_line(import_id)
+            except Exception:
+                await roll_back(opened, import_id)
+                raise
+
+    run(work())
 
 
 @asynccontextmanager

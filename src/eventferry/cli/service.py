@@ -174,7 +174,13 @@ def add(name: str, scopes: tuple[str, ...], tokens: Path) -> None:
     from eventferry.http.tokens import TokenFile
 
     wanted = [scope.strip() for given in scopes for scope in given.split(",")]
-    print_line(TokenFile(tokens).add(name, wanted))
+    file = TokenFile(tokens)
+    token = file.add(name, wanted)
+    try:
+        print_line(token)
+    except Exception:  # nobody knows it
+        file.revoke(name)
+        raise
     inform(f"{name} has the scopes {', '.join(wanted)}; keep the token, since {tokens} holds only its hash")
 
 
