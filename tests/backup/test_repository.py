@@ -122,7 +122,9 @@ async def test_a_drill_removes_what_one_that_was_killed_has_left(
 ) -> None:
     folder = tmp_path / "temporary"
     monkeypatch.setattr("tempfile.tempdir", str(folder))
-    for name in ("eventferry-drill-old", "eventferry-drill-young", "eventferry-drill-used", "another"):
+    names = ("eventferry-drill-old_____", "eventferry-drill-young___", "eventferry-drill-used____")
+    others = ("another", "eventferry-drill-results")  # somebody's own
+    for name in (*names, *others):
         (folder / name).mkdir(parents=True)
         (folder / name / "drill.db").touch()
         for each in (folder / name / "drill.db", folder / name):
@@ -133,7 +135,7 @@ async def test_a_drill_removes_what_one_that_was_killed_has_left(
         await grown(store, repository, 1)
     assert (await Repository(repository).drill()).equal
     left = sorted(each.name for each in folder.iterdir())
-    assert left == ["another", "eventferry-drill-used", "eventferry-drill-young"]
+    assert left == sorted((*others, *names[1:]))
 
 
 async def test_a_drill_in_a_given_place_leaves_no_store_and_no_file(

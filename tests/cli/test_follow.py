@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from eventferry.cli.checkpoint import Checkpoint
+from eventferry.lines.files import FileSink
 from eventferry.reading import bookmarks
 from tests.support import line, make_event, make_lines
 from tests.support.cli import Ferry, new_ferry, sent
@@ -241,6 +243,26 @@ def test_a_checkpoint_has_one_user_as_long_as_that_lives(ferry: Ferry) -> None:
     ferry.file(".at.0123abcd.part", b"what a kill in the middle of a write leaves")
     ferry.done("follow", store, "--once", "--checkpoint", "link")
     assert ferry.names() == {"a.db", "at", "link"}
+
+
+async def test_a_checkpoint_leaves_alone_what_is_being_written_beside_it_by_others(tmp_path: Path) -> None:
+    for other in ("at.jsonl", "at.eu", "at.0123abcd.part", "x" * 100, "x" * 121):
+        sink = FileSink(tmp_path / other)
+        await sink.write(make_lines(1))
+        for name in ("at", "x" * 120):
+            with Checkpoint(str(tmp_path / name)):
+                pass
+        await sink.close()
+        assert (tmp_path / other).read_bytes() == make_lines(1)
+
+
+async def test_a_checkpoint_with_a_long_name_removes_what_a_killed_user_left(tmp_path: Path) -> None:
+    place = tmp_path / ("x" * 120)
+    await FileSink(place).write(b"a bookmark")  # and nothing comes of it
+    assert len(os.listdir(tmp_path)) == 1
+    with Checkpoint(str(place)):
+        pass
+    assert os.listdir(tmp_path) == []
 
 
 # a pipe

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -28,6 +29,8 @@ from eventferry.operation_log import Operation
 from eventferry.store import EventStore
 
 _PREFIX = "eventferry-drill-"
+_NAME = re.compile(rf"{_PREFIX}[a-z0-9_]{{8}}")
+"""As `tempfile` makes them of the prefix: a folder of somebody's own may begin so too."""
 
 _LEFT_AFTER = 24 * 3600
 """Seconds without a change after which a temporary store counts as left: a drill writes, and then reads for less."""
@@ -122,7 +125,9 @@ async def _place(store: EventStore | None) -> AsyncIterator[EventStore]:
 
 def _tidy() -> None:
     """Remove what drills that were killed have left: it is the whole store, of an encrypted backup too."""
-    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    for left in Path(tempfile.gettempdir()).iterdir():
+        if _NAME.fullmatch(left.name) is None:
+            continue
         with contextlib.suppress(OSError):  # it is being removed
             found = left.lstat()
             changed = max([found.st_mtime, *(each.lstat().st_mtime for each in left.iterdir())])

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 from pathlib import Path
 from types import TracebackType
 
 from eventferry.databases.file_locks import is_at, lock
 from eventferry.errors import EventferryError, UsageError
-from eventferry.lines.files import FileSink, descriptor_of, read_blocks
+from eventferry.lines.files import FileSink, descriptor_of, left_beside, read_blocks
 from eventferry.reading import bookmarks
 
 _MAX_BYTES = 16 * 1024
@@ -38,7 +37,7 @@ class Checkpoint:
             raise self._unusable("another process uses it") from None
         except OSError as error:
             raise self._unusable(f"{error.strerror} (files are written beside it)") from None
-        for left in self._path.parent.glob(f".{glob.escape(self._path.name)}.*.part"):
+        for left in left_beside(self._path):
             with contextlib.suppress(OSError):  # of a user that was killed while it wrote; there is no other
                 left.unlink()
         return self

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import io
 import os
+import re
 import select
 import shutil
 import stat
@@ -15,6 +16,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from gzip import GzipFile
+from hashlib import blake2b
 from pathlib import Path
 from secrets import token_hex
 from typing import IO, Any, ParamSpec, TypeVar
@@ -303,6 +305,9 @@ def _packer(file: _Raw, ending: str) -> Any:
 _JOURNALS = ("-wal", "-shm", "-journal")
 _RIGHTS = "system.posix_acl_access"
 
+_START = 100
+"""Bytes of a file's name that one beside it begins with, at most."""
+
 
 def _refuse_database(path: Path) -> None:
     """Refuse to write over a SQLite database, or over what belongs to one, whatever name it goes by."""
@@ -314,10 +319,28 @@ def _refuse_database(path: Path) -> None:
             )
 
 
-def name_beside(path: Path) -> Path:
-    """A name for what is to stand there, until it is whole; as short as to be a name wherever its own is one."""
-    start = os.fsencode(path.name)[:100].decode(errors="ignore")
-    return path.with_name(f".{start}.{token_hex(4)}.part")
+def name_beside(path: Path, ending: str | None = None) -> Path:
+    """A name for what is to stand there, until it is whole, or with an ending for what belongs to it. It is as short as
+    to be a name wherever its own is one, and no other file's."""
+    return path.with_name(f".{_start_beside(path)}.{ending or f'{token_hex(4)}.part'}")
+
+
+def left_beside(path: Path) -> list[Path]:
+    """What stands under such names for what was to become whole: of those who write there now, or were killed."""
+    # The whole name: that of orders.jsonl begins as one of orders does.
+    is_one = re.compile(rf"\.{re.escape(_start_beside(path))}\.[0-9a-f]{{8}}\.part").fullmatch
+    try:
+        return [path.with_name(name) for name in os.listdir(path.parent) if is_one(name)]
+    except OSError:  # a folder may be written to and not be read
+        return []
+
+
+def _start_beside(path: Path) -> str:
+    name = os.fsencode(path.name)
+    if len(name) <= _START:
+        return path.name
+    whole = name[:_START].decode(errors="ignore").encode()  # not every file system takes half a character
+    return f"{os.fsdecode(whole)}~{blake2b(name, digest_size=4).hexdigest()}"
 
 
 def sync_folder(folder: Path) -> None:
