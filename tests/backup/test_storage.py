@@ -245,9 +245,20 @@ def test_a_store_is_no_repository() -> None:
         open_storage("a.db")
 
 
-def test_a_password_in_the_address_is_not_repeated() -> None:
+@pytest.mark.parametrize(
+    "place",
+    [
+        "ftp://user:hunter2@host/r",
+        "postgresql:user:hunter2@host/db",
+        "postgresql:/user:hunter2@host/db",
+        r"postgresql:\\user:hunter2@host/db",
+        "mysql:user:hunter2@host/db",
+        "mysql:user:hunter2@host/a.db",
+    ],
+)
+def test_a_password_in_the_address_is_not_repeated(place: str) -> None:
     with pytest.raises(UsageError) as error:
-        open_storage("ftp://user:hunter2@host/r")
+        open_storage(place)
     assert "hunter2" not in str(error.value)
 
 

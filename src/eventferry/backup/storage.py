@@ -104,7 +104,7 @@ def open_storage(place: str | os.PathLike[str], *, single_writer: bool = False) 
             "or az://container/path"
         )
     if is_store(place):
-        raise UsageError(f"{place} is a store, and a repository is a folder")
+        raise UsageError(f"{without_password(place)} is a store, and a repository is a folder")
     return FolderStorage(Path(place), single_writer=single_writer)
 
 
