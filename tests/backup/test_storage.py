@@ -240,6 +240,31 @@ def test_what_is_no_repository_is_refused(place: str) -> None:
         open_storage(place)
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("s3:/bucket/r", "s3//bucket/r", "s3:bucket/r", "gs:/bucket/r", "S3:/bucket/r"),
+        *("az:/container/r?sig=hunter2", "az:user:hunter2@container"),
+        *("postgres//user:hunter2@host/db", "user:hunter2@host/db", "mysql/db"),
+    ],
+)
+def test_a_mistyped_url_is_no_folder_unless_there_is_one(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="mistyped") as error:
+        open_storage(place)
+    assert "hunter2" not in str(error.value)
+    assert isinstance(open_storage(f"./{place}"), storage.FolderStorage)
+    Path(place).mkdir(parents=True)
+    assert isinstance(open_storage(place), storage.FolderStorage)
+
+
+@pytest.mark.parametrize("place", ["s3", "s3/bucket", "backups/s3:x", "az-backups", "gsx:y"])
+def test_a_folder_may_be_called_nearly_so(place: str) -> None:
+    assert isinstance(open_storage(place), storage.FolderStorage)
+
+
 def test_a_store_is_no_repository() -> None:
     with pytest.raises(UsageError, match="is a store"):
         open_storage("a.db")

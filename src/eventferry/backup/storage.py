@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from secrets import token_hex
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from eventferry.backup import format
-from eventferry.databases import is_store, without_password
+from eventferry.databases import is_broken_url, is_store, without_password
 from eventferry.errors import (
     MissingExtraError,
     RepositoryError,
@@ -34,6 +35,8 @@ T = TypeVar("T")
 
 SCHEMES = ("s3", "gs", "az")
 """Beginnings of URLs of object storages."""
+
+_LOST_SLASHES = re.compile(rf"({'|'.join(SCHEMES)})(:|//)", re.IGNORECASE)
 
 REQUEST_SECONDS = 300
 """How long one request may take: a part of incompressible data takes so long at half a megabit per second."""
@@ -105,6 +108,14 @@ def open_storage(place: str | os.PathLike[str], *, single_writer: bool = False) 
         )
     if is_store(place):
         raise UsageError(f"{without_password(place)} is a store, and a repository is a folder")
+    is_url = _LOST_SLASHES.match(place) or is_broken_url(place)
+    if is_url and not place.startswith(("./", "../", "/")) and not os.path.isdir(place):
+        # It would make a folder of this name, and say that all is backed up.
+        told = without_password(place).partition("?")[0]
+        raise UsageError(
+            f"{told!r} is a mistyped URL by its looks: a bucket is s3://bucket/path, gs://bucket/path or "
+            "az://container/path, and a folder of this name is written with ./ before it"
+        )
     return FolderStorage(Path(place), single_writer=single_writer)
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -15,7 +13,7 @@ from click.shell_completion import CompletionItem
 from eventferry.cli.commands import Option, section
 from eventferry.cli.configuration import is_named, named_stores, url_named
 from eventferry.clock import milliseconds_of
-from eventferry.databases import is_connection_string, is_store, without_password
+from eventferry.databases import is_broken_url, is_store, without_password
 from eventferry.errors import UsageError
 from eventferry.targets import PRODUCTS
 
@@ -99,19 +97,11 @@ def _url_given(name: str, context: click.Context | None) -> str | None:
     return url
 
 
-_LOST_SLASHES = re.compile(r"(postgres(ql)?|mysql|mariadb|sqlite)(:|/)")
-
-
 def refuse_broken_url(place: str) -> None:
     """Refuse a mistyped store URL, which would be taken for a file name: it may hold a password."""
-    is_meant = (
-        _LOST_SLASHES.match(place)
-        or is_connection_string(place)
-        or (shown(place) != place and not os.path.isdir(Path(place).parent))
-    )
-    if is_meant and not is_store(place) and not os.path.lexists(place):
+    if is_broken_url(place):
         raise UsageError(
-            f"{shown(place)!r} is neither a file, a folder nor a store URL, "
+            f"{shown(place)!r} is neither a file nor a store URL, "
             "which looks like scheme://user:password@host/database"
         )
 
@@ -200,8 +190,6 @@ class RepositoryType(PlaceType):
                 param,
                 ctx,
             )
-        if not _is_completing(ctx):
-            refuse_broken_url(place)
         return place
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from pathlib import PurePath
 from types import ModuleType
@@ -41,6 +42,8 @@ _ADDRESS = re.compile(
 )
 """The rest of a server's URL, if it is clear what may be a password: an unescaped ? or / in one would end the host."""
 
+_LOST_SLASHES = re.compile(r"(postgres(ql)?|mysql|mariadb|sqlite)(:|/)")
+
 _PASSWORD = re.compile(r"^.*:.*@", re.DOTALL)
 
 _NAMED_PASSWORD = re.compile(r"(password|passwd|pwd)\s*=", re.IGNORECASE)
@@ -78,6 +81,14 @@ def without_password(place: str) -> str:
     if address is None:
         return f"{scheme}:…" if scheme in _MODULES else "…"
     return f"{scheme}://{address[1]}" + ("?…" if address[2] else "")
+
+
+def is_broken_url(place: str) -> bool:
+    """Whether what would be taken for a path is a mistyped store URL by its looks, which may hold a password."""
+    if is_store(place) or os.path.lexists(place):
+        return False
+    has_password = without_password(place) != place and not os.path.isdir(PurePath(place).parent)
+    return has_password or is_connection_string(place) or _LOST_SLASHES.match(place) is not None
 
 
 class Address(NamedTuple):
