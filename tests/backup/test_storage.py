@@ -11,6 +11,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -285,6 +286,31 @@ def test_a_password_in_the_address_is_not_repeated(place: str) -> None:
     with pytest.raises(UsageError) as error:
         open_storage(place)
     assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "az://container@account/r?sv=1&sig=hunter2",
+        "az://container@account/r?sig=it's,hunter2",
+        "az:///?sig=hunter2",
+        "az://user:hunter2@container/r",
+    ],
+)
+def test_what_obstore_says_of_an_address_holds_no_signature(url: str) -> None:
+    with pytest.raises(UsageError, match=r"cannot be used: Generic .* error: ") as error:
+        open_storage(url)
+    assert "hunter2" not in str(error.value)
+
+
+async def test_what_obstore_says_of_a_request_holds_no_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = open_storage("s3://bucket/r")
+    asked = "http://host:1/r/a?sig=hunter2: timed out"
+    monkeypatch.setattr("obstore.head", Mock(side_effect=OSError(asked)))
+    with pytest.raises(
+        RepositoryError, match=r"the repository s3://bucket/r, a: http://host:1/r/a\?…: timed out"
+    ):
+        await found.size("a")
 
 
 def test_without_obstore_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

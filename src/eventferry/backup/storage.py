@@ -313,6 +313,8 @@ def _sync_folder(folder: Path) -> None:
 
 # object storages
 
+_URL = re.compile(r'[a-z][a-z0-9+.-]*://[^\s"<>]*[^\s"<>.,:;]', re.IGNORECASE)
+
 
 def _object_storage(url: str, *, single_writer: bool) -> ObjectStorage:
     obstore = _obstore()
@@ -445,4 +447,6 @@ class ObjectStorage:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:500]
+    """What obstore says, without what may be a password or a signature in a URL that it repeats."""
+    line = str(error).strip().partition("\n")[0]
+    return _URL.sub(lambda found: without_password(found[0]), line)[:500]
