@@ -66,6 +66,24 @@ async def test_status_tells_the_last_run_and_its_age(place: str, repository: str
     assert [run.manifest for run in await Repository(repository).runs(limit=1)] == [2]
 
 
+async def test_a_repository_stays_the_same_when_the_process_goes_to_another_folder(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    found = Repository("repo")
+    async with open_store(place) as store:
+        await store.init()
+        await grown(store, "repo", 1)
+        monkeypatch.chdir(tmp_path / "two")
+        await grown(store, "repo", 1)
+        assert (await found.status()).newest.events == 3
+        assert (await Repository("repo").status()).newest.events == 6
+        assert found._given == str(tmp_path / "one/repo")  # as processes that restore by it are told
+        assert found.place == "repo"
+
+
 async def test_a_place_without_a_backup_is_told(repository: str) -> None:
     found = Repository(repository)
     for asked in (found.status(), found.runs(), found.check(), found.head(), found.drill(), found.prune()):

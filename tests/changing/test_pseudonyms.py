@@ -138,6 +138,17 @@ def test_a_key_that_is_missing_or_short_is_refused_by_name(
         by(KeyPlace(key_file="a\0b"))
 
 
+def test_the_key_is_found_when_the_process_has_gone_to_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key").write_bytes(KEY)
+    (tmp_path / "rules.toml").write_text('pseudonyms = {key_file = "key"}\n[[rule]]\npseudonym = ["/a"]\n')
+    monkeypatch.chdir(tmp_path)
+    rules = load_rules("rules.toml")
+    monkeypatch.chdir("/")
+    assert rules.key() == KEY
+
+
 def test_nothing_shows_the_key(tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(KEY)
     rules = tmp_path / "rules.toml"

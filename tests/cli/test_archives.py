@@ -36,6 +36,7 @@ def test_old_events_are_archived_and_recalled(ferry: Ferry) -> None:
     assert ferry.done(*archive, "--quiet").err == ""
     [listed] = map(json.loads, ferry.done("archive", "list", "a.db", "--json").out.splitlines())
     assert (listed["events"], listed["chosen"]) == (27, {"until": LONG_AGO + 500})
+    assert listed["repository"] == str(ferry.directory / "repo")  # found from any other folder
     assert "there is no backup in rep\n" in ferry.refused("archive", "recall", "a.db", "rep")
     assert f"{listed['id']}  " in ferry.done("archive", "list", "a.db").out
     assert ferry.done("archive", "recall", "a.db", "repo", "--archive", listed["id"]).err == (

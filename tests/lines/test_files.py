@@ -158,6 +158,32 @@ async def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "real.jsonl").read_bytes() == LINES
 
 
+async def test_a_path_stays_the_same_file_when_the_process_goes_to_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    (tmp_path / "link").symlink_to("two/..")
+    monkeypatch.chdir(tmp_path / "one")
+    blocks, behind_a_link = read_blocks("a.jsonl"), read_blocks(Path("../link/../a.jsonl"))
+    sink = files.FileSink("a.jsonl")
+    monkeypatch.chdir(tmp_path / "two")
+    await pipeline([NEW], "a.jsonl")
+    await sink.write(LINES)
+    await sink.close()
+    assert b"".join([block async for block in blocks]) == LINES
+    os.rename("a.jsonl", tmp_path.parent / "a.jsonl")
+    assert b"".join([block async for block in behind_a_link]) == NEW
+
+
+async def test_a_folder_that_was_removed_has_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.rmdir(tmp_path)
+    for path in ("a.jsonl", ""):
+        with pytest.raises(EventferryError, match="cannot be read: No such file"):
+            await anext(read_blocks(path))
+
+
 async def test_what_is_no_regular_file_is_written_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)

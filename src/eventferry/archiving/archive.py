@@ -20,7 +20,7 @@ from eventferry.backup import format
 from eventferry.backup.packing import load_identities
 from eventferry.backup.reading import JOBS, Backup
 from eventferry.backup.run import back_up
-from eventferry.backup.storage import Storage, open_storage
+from eventferry.backup.storage import Storage, open_storage, whole_place
 from eventferry.changing.erased import Erased
 from eventferry.changing.selection import Selection
 from eventferry.clock import now
@@ -127,7 +127,7 @@ async def archive(
         id=token_hex(ID_LENGTH // 2),
         at=now(),
         events=0,
-        repository=storage.place,
+        repository=whole_place(storage.place),  # whoever looks it up stands elsewhere
         chain=chain,
         chosen=Chosen(
             until=until,

@@ -19,7 +19,7 @@ from eventferry.backup.chain import Chain, Entry, chains
 from eventferry.backup.format import Manifest, Part, Totals
 from eventferry.backup.packing import Recipient, load_recipients
 from eventferry.backup.parts import PartMaker, put
-from eventferry.backup.storage import Storage, is_repository_url, open_storage, probe
+from eventferry.backup.storage import Storage, open_storage, probe, whole_place
 from eventferry.clock import now
 from eventferry.errors import OrderError, RepositoryDamagedError, RepositoryError, UsageError
 from eventferry.lines.marker import marker_of, refuse_marker
@@ -117,7 +117,7 @@ async def begin(
     if not loaded:
         await _refuse_open(storage, source)
     return ChainDraft(
-        place=_whole(place),
+        place=whole_place(place),
         chain=token_hex(8),
         run=token_hex(8),
         source=source,
@@ -125,11 +125,6 @@ async def begin(
         begun=now(),
         single_writer=single_writer,
     )
-
-
-def _whole(place: str) -> str:
-    """A place as processes in other folders find it."""
-    return place if is_repository_url(place) else os.path.abspath(place)
 
 
 async def _refuse_open(storage: Storage, source: str) -> None:

@@ -20,7 +20,7 @@ from eventferry.backup.partition import RepositoryPartition
 from eventferry.backup.pushing import Processes
 from eventferry.backup.reading import JOBS, Backup, chain_in
 from eventferry.backup.restoring import RestoreReport
-from eventferry.backup.storage import open_storage
+from eventferry.backup.storage import open_storage, whole_place
 from eventferry.changing.erased import Erased
 from eventferry.changing.selection import Selection
 from eventferry.errors import CursorAheadError, UsageError
@@ -47,8 +47,8 @@ class Repository:
     def __init__(
         self, place: str | os.PathLike[str], identities: Iterable[str | os.PathLike[str]] = ()
     ) -> None:
-        self._given = os.fspath(place)
         self._storage = open_storage(place)
+        self._given = whole_place(place)
         self._identities = load_identities(identities)
 
     @property

@@ -84,6 +84,13 @@ def is_repository_url(place: str) -> bool:
     return bool(separator) and scheme in SCHEMES
 
 
+def whole_place(place: str | os.PathLike[str]) -> str:
+    """A place as it is found from other folders: a process may change its own. Links are followed now, as those to a
+    store are."""
+    place = os.fspath(place)
+    return place if is_repository_url(place) else os.path.realpath(place)
+
+
 def open_storage(place: str | os.PathLike[str], *, single_writer: bool = False) -> Storage:
     """The storage at a place; creates and asks nothing.
 
@@ -154,14 +161,15 @@ class FolderStorage:
     created only where there is nothing. Only its owner can read it."""
 
     def __init__(self, root: Path, *, single_writer: bool = False) -> None:
-        self._root = root
+        self._place = str(root)
+        self._root = Path(whole_place(root))
         self._single_writer = single_writer
         self._is_tidied = False
 
     @property
     def place(self) -> str:
-        """The folder."""
-        return str(self._root)
+        """The folder, as it was given."""
+        return self._place
 
     async def put_new(self, name: str, data: bytes) -> bool:
         """As `Storage.put_new`."""

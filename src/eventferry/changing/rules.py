@@ -14,6 +14,7 @@ import msgspec
 from eventferry.changing.pointers import Pointer, parsed
 from eventferry.changing.pseudonyms import KeyPlace
 from eventferry.errors import InputError, RulesError
+from eventferry.lines.files import from_anywhere
 from eventferry.lines.limits import MAX_ID_LENGTH, check_text
 from eventferry.lines.payload import encode_payload
 
@@ -138,7 +139,10 @@ def load_rules(path: str | os.PathLike[str]) -> Rules:
         rules = msgspec.convert(tomllib.loads(text.decode()), Rules)
         place = rules.pseudonyms
         if place is not None and place.key_file is not None:
-            beside = msgspec.structs.replace(place, key_file=os.fspath(Path(path).parent / place.key_file))
+            key_file = (
+                Path(from_anywhere(path)).parent / place.key_file
+            )  # it is read once more where it is used
+            beside = msgspec.structs.replace(place, key_file=str(key_file))
             rules = msgspec.structs.replace(rules, pseudonyms=beside)
         _check_rules(rules)
         rules.key()

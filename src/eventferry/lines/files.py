@@ -78,6 +78,15 @@ def descriptor_of(path: str | os.PathLike[str]) -> int | None:
     return None
 
 
+def from_anywhere(path: str | os.PathLike[str]) -> str:
+    """A path as it is found from any folder: the process may change its own."""
+    try:
+        # Not normalized: what .. means behind a link only the system knows.
+        return os.path.join(os.getcwd(), path) if os.fspath(path) else ""
+    except FileNotFoundError:  # the folder was removed, and nothing is found from it
+        return os.fspath(path)
+
+
 # reading
 
 _PACKINGS: dict[bytes, Callable[[str], Unpacker]] = {
@@ -129,8 +138,8 @@ class Blocks(AsyncIterator[bytes]):
     """
 
     def __init__(self, source: str | os.PathLike[str] | IO[bytes]) -> None:
-        self._source = source
         self._name = os.fsdecode(source) if isinstance(source, str | os.PathLike) else None
+        self._source = from_anywhere(source) if isinstance(source, str | os.PathLike) else source
         self._file: IO[bytes] | None = None
         self._is_regular = False
         self._unpacker: Unpacker | None = None

@@ -15,6 +15,7 @@ import msgspec
 
 from eventferry import cursor as vector
 from eventferry.backup.partition import RepositoryPartition
+from eventferry.backup.storage import whole_place
 from eventferry.reading.bookmarks import counters_of
 from eventferry.reading.partition import Partition
 from eventferry.sources.mapping import Mapping, load_mapping
@@ -112,7 +113,7 @@ def origin_of(options: ReadOptions) -> Origin:
         repository = Repository(options.repository, options.identities)
         newest = repository.status(options.chain).newest
         return RepositoryOrigin(
-            place=options.repository,
+            place=whole_place(options.repository),
             chain=newest.chain,
             manifest=options.manifest or newest.manifest,
             identities=options.identities,
