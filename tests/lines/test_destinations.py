@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import sqlite3
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -272,6 +274,33 @@ def test_a_file_that_is_mounted_in_its_place_is_written_when_the_export_is_whole
     finally:
         subprocess.run(["umount", target], check=True)
     assert ferry.names() == {"a.db", "host.jsonl", "out.jsonl"}
+
+
+@pytest.mark.parametrize("error", [errno.EBUSY, errno.EXDEV])
+async def test_where_only_writing_into_a_file_is_possible_a_private_one_is_private_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    path = tmp_path / "secrets.jsonl"
+    modes: list[str] = []
+
+    def mounted(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    def copied(whole: IO[bytes], poured: IO[bytes], _: int) -> None:
+        modes.append(mode_of(path))
+        poured.write(whole.read())
+
+    monkeypatch.setattr(Path, "replace", mounted)
+    monkeypatch.setattr("eventferry.lines.files.shutil.copyfileobj", copied)
+    for is_private in (False, True):
+        path.write_bytes(b"before")
+        path.chmod(0o644)
+        sink = FileSink(path, private=is_private)
+        await sink.write(LINES)
+        await sink.close()
+        assert path.read_bytes() == LINES
+        assert os.listdir(tmp_path) == [path.name]
+    assert modes == ["0644", "0600"]
 
 
 # names

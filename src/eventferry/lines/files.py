@@ -508,6 +508,8 @@ class FileSink:
             if error.errno not in (errno.EBUSY, errno.EXDEV):
                 raise
             # What is mounted at the very place (a file of a container) cannot be replaced, only written.
+            if self._private:
+                os.chmod(self._path, 0o600)
             with self._beside.open("rb") as whole, self._path.open("wb") as poured:
                 shutil.copyfileobj(whole, poured, BLOCK)
                 poured.flush()
