@@ -256,6 +256,14 @@ async def test_a_checkpoint_leaves_alone_what_is_being_written_beside_it_by_othe
         assert (tmp_path / other).read_bytes() == make_lines(1)
 
 
+@pytest.mark.parametrize("length", [250, 255])
+def test_a_checkpoint_has_any_name_that_a_file_can_have(ferry: Ferry, length: int) -> None:
+    store = ferry.store("a.db", 3)
+    for printed in (make_lines(3).decode(), ""):
+        assert ferry.done("follow", store, "--once", "--checkpoint", "x" * length).out == printed
+    assert ferry.names() == {"a.db", "x" * length}
+
+
 async def test_a_checkpoint_with_a_long_name_removes_what_a_killed_user_left(tmp_path: Path) -> None:
     place = tmp_path / ("x" * 120)
     await FileSink(place).write(b"a bookmark")  # and nothing comes of it

@@ -206,6 +206,14 @@ def test_a_file_with_two_names_is_not_changed_under_one_of_them(tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.json", "t.json"]
 
 
+@pytest.mark.parametrize("length", [250, 255])
+def test_a_name_of_any_length_that_a_file_can_have_will_do(tmp_path: Path, length: int) -> None:
+    file = TokenFile(tmp_path / ("x" * length))
+    token = file.add("a", ["read"])
+    assert file.find(token) is not None
+    assert os.listdir(tmp_path) == ["x" * length]
+
+
 def test_a_path_stays_the_same_file_when_the_process_goes_to_another_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from types import TracebackType
 
 from eventferry.databases.file_locks import is_at, lock
 from eventferry.errors import EventferryError, UsageError
-from eventferry.lines.files import FileSink, descriptor_of, left_beside, read_blocks
+from eventferry.lines.files import FileSink, descriptor_of, left_beside, name_beside, read_blocks
 from eventferry.reading import bookmarks
 
 _MAX_BYTES = 16 * 1024
@@ -26,7 +26,7 @@ class Checkpoint:
     def __init__(self, name: str) -> None:
         self._name = name
         self._path = Path(os.path.realpath(name))  # a link stays a link
-        self._lock_path = self._path.with_name(f".{self._path.name}.lock")
+        self._lock_path = name_beside(self._path, "lock")
         self._descriptor = -1
 
     def __enter__(self) -> Checkpoint:

@@ -23,6 +23,7 @@ from typing import Literal, TypeAlias, get_args
 import msgspec
 
 from eventferry.errors import EventferryError, UsageError
+from eventferry.lines.files import name_beside
 
 Scope: TypeAlias = Literal["read", "write", "import", "secrets"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -145,7 +146,7 @@ class TokenFile(Tokens):
             raise EventferryError(f"{self.path} is not a token file: {error}") from None
 
     def _write(self, place: Path, tokens: list[Token]) -> None:
-        beside = place.with_name(f".{place.name}.{secrets.token_hex(4)}.part")
+        beside = name_beside(place)
         text = msgspec.json.format(msgspec.json.encode(_Content(tokens)), indent=2) + b"\n"
         try:
             old = place.stat() if place.exists() else None
