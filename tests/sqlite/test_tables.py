@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import stat
 import tempfile
@@ -96,6 +97,23 @@ async def test_a_missing_file_is_no_store_and_is_not_made(tmp_path: Path) -> Non
                 with pytest.raises(StoreNotFoundError, match=r"missing"):
                     await call()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("length", [237, 250, 255])
+async def test_a_name_that_is_too_long_for_a_store_is_refused_before_a_file_is_made(
+    tmp_path: Path, length: int
+) -> None:
+    async with open_store(str(tmp_path / f"{'x' * (length - 3)}.db")) as store:
+        with pytest.raises(UsageError, match="name is too long"):
+            await store.init()
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_name_that_a_store_can_have_will_do(tmp_path: Path) -> None:
+    async with open_store(str(tmp_path / f"{'x' * 233}.db")) as store:
+        await store.init()
+        await import_lines(store, make_lines(1))
+        assert (await store.describe()).event_count == 1
 
 
 async def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:

@@ -183,6 +183,10 @@ class SqliteDatabase:
             if not self._file.was_opened:
                 if not self._file.path.parent.is_dir():
                     raise StoreNotFoundError(f"the folder {self._file.path.parent} does not exist")
+                if not owners.can_own(self._file.path):
+                    raise UsageError(
+                        f"{self._file}: the name is too long for the files that stand beside a store"
+                    )
                 made = undoing.make_file(self._file)
                 writer.mode = "rwc"
             await writer.run(partial(self._create, writer))

@@ -28,6 +28,15 @@ def lock_path(database: Path, owner: str) -> Path:
     return database.with_name(f"{database.name}-owner-{owner}")
 
 
+def can_own(database: Path) -> bool:
+    """Whether that file can have its name, which is the longest of all beside a database."""
+    try:
+        os.lstat(lock_path(database, new_owner()))
+    except OSError as error:
+        return error.errno != errno.ENAMETOOLONG
+    return True
+
+
 class FileOwner:
     """A running operation on one database file."""
 
