@@ -166,6 +166,22 @@ async def test_a_source_that_dies_or_a_line_that_is_no_event_leaves_nothing() ->
     assert os.listdir(".") == []
 
 
+async def test_a_process_that_may_open_no_more_files_leaves_nothing() -> None:
+    for conversion in (None, to_csv()):
+        sink = FolderSink("out", split_by="type", conversion=conversion)
+        await sink.write(make_lines(500))
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        used_up = os.dup(0)  # the first one that is free
+        os.close(used_up)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used_up + 1, before[1]))  # one file, and not two
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                await sink.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert os.listdir(".") == []
+
+
 @pytest.mark.slow
 async def test_what_is_cancelled_at_any_moment_leaves_nothing_or_all() -> None:
     whole = 0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-import shutil
 from collections.abc import Callable, Generator
 from functools import partial
 from hashlib import blake2b
@@ -110,7 +110,7 @@ class FolderSink:
                 self._steps.close()
         finally:
             if self._is_open:
-                await asyncio.to_thread(shutil.rmtree, self._beside, ignore_errors=True)
+                await asyncio.to_thread(self._remove)
 
     async def _work(self, work: Callable[[], T]) -> T:
         """Do something in a thread, which cannot be cancelled: `abort` waits for it."""
@@ -177,8 +177,18 @@ class FolderSink:
             self._done.rename(self._path)
         except OSError as error:
             raise EventferryError(f"{self._path} cannot be put into place: {error.strerror}") from None
-        shutil.rmtree(self._beside, ignore_errors=True)
+        self._remove()
         sync_folder(self._path.parent)
+
+    def _remove(self) -> None:
+        """Remove what stands beside, by names: to read a folder would take a descriptor, and there may be none left."""
+        for name in self._names.values():
+            for path in (self._lines / name, self._done / f"{name}{self._ending}"):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        for folder in (self._lines, self._done, self._beside):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def _day(row: Row) -> str:
