@@ -176,6 +176,11 @@ def test_the_last_piece_comes_only_when_all_was_right() -> None:
     assert len(taken) < len(LINES)
 
 
+def test_a_file_of_keys_may_begin_with_a_byte_order_mark(tmp_path: Path, recipient: str) -> None:
+    (tmp_path / "to").write_text(recipient, encoding="utf-8-sig")
+    assert [each.text for each in load_recipients([tmp_path / "to"])] == [recipient]
+
+
 def test_recipients_come_from_files_once_each(tmp_path: Path, recipient: str, ssh_key: Path) -> None:
     public = ssh_key.with_suffix(".pub").read_text()
     (tmp_path / "all").write_text(f"# two of them\n\n{recipient}\n{public}")

@@ -40,6 +40,12 @@ def after(folder: Path, rules: str, payload: str = "null", **others: Any) -> dic
     return event | {"payload": text.partition('"payload":')[2][:-2]}
 
 
+def test_a_file_of_rules_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text('[[rule]]\nredact = ["/a"]\n', encoding="utf-8-sig")
+    assert len(load_rules(path).rules) == 1
+
+
 PERSON = '{"name":"Ann","email":"ann@example.com","phone":"+33 612","age":1.50,"tags":["a","b"]}'
 
 

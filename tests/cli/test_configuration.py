@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 from pathlib import Path
@@ -45,6 +46,12 @@ def test_a_name_stands_wherever_a_store_does(named: Ferry) -> None:
     assert named.done("verify", "repo", "prod").err == "equal: 20 events\n"
     told = named.done("describe", "prod", "--json").json
     assert told["eventCount"] == 20
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(named: Ferry) -> None:
+    named.file("config.toml", codecs.BOM_UTF8 + STORES.encode())
+    named.done("init", "prod")
+    assert "prod.db" in named.names()
 
 
 def test_a_path_is_relative_to_the_file_that_names_it(

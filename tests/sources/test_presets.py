@@ -25,6 +25,10 @@ def test_a_preset_says_what_it_reads_and_how_well_it_is_checked(preset: object) 
     assert not isinstance(mapping.select, str), "a preset says for which databases it is"
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    assert load_mapping(extending(tmp_path, '\ufeffextends = "message-db"\n')).select
+
+
 def test_a_file_that_extends_a_preset_says_only_what_is_different(tmp_path: Path) -> None:
     file = extending(
         tmp_path,

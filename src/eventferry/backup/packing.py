@@ -222,7 +222,7 @@ def _keys_in(path: str, text: str) -> list[Any]:
 def _text_of(path: str, what: str) -> str:
     """What a file of keys holds."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise UsageError(f"the file of {what} {path} cannot be read: {reason}") from None

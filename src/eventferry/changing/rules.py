@@ -136,7 +136,7 @@ def load_rules(path: str | os.PathLike[str]) -> Rules:
     except OSError as error:
         raise RulesError(f"the rules {os.fspath(path)} cannot be read: {error.strerror}") from None
     try:
-        rules = msgspec.convert(tomllib.loads(text.decode()), Rules)
+        rules = msgspec.convert(tomllib.loads(text.decode("utf-8-sig")), Rules)
         place = rules.pseudonyms
         if place is not None and place.key_file is not None:
             key_file = (

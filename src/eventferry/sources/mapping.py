@@ -215,7 +215,7 @@ def _parsed(name: str, text: bytes) -> Mapping:
 
 def _fields(text: bytes) -> dict[str, Any]:
     """What a file says, with what it takes over from a preset: key by key, also within a table of TOML."""
-    fields = tomllib.loads(text.decode())
+    fields = tomllib.loads(text.decode("utf-8-sig"))
     extended = fields.pop("extends", None)
     if extended is None:
         return fields
