@@ -223,7 +223,7 @@ def test_the_checkpoint_keeps_its_mode_and_a_link_stays_one(ferry: Ferry) -> Non
 
 
 @pytest.mark.parametrize(
-    "place", ["/proc/at", "missing/at", "a.db", "a.db-wal", "/dev/null", "/dev/stdout", "."]
+    "place", ["/proc/at", "missing/at", "a.db", "a.db-wal", "/dev/null", "/dev/stdout", ".", "new/"]
 )
 def test_what_cannot_be_a_checkpoint_is_refused_before_the_first_line(ferry: Ferry, place: str) -> None:
     store = ferry.store("a.db", 3)

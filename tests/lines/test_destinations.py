@@ -20,7 +20,7 @@ from typing import IO
 
 import pytest
 
-from eventferry import EventferryError, open_store, pipeline, read_blocks
+from eventferry import EventferryError, FolderSink, open_store, pipeline, read_blocks
 from eventferry.lines.files import FileSink
 from tests.support import make_lines
 from tests.support.cli import PATIENCE, Ferry, environment, new_ferry, process
@@ -311,6 +311,37 @@ async def test_a_name_of_any_length_that_a_file_can_have_will_do(tmp_path: Path,
     await pipeline([LINES], tmp_path / name)
     await pipeline([LINES], tmp_path / name)
     assert os.listdir(tmp_path) == [name]
+
+
+WRITE = """
+import asyncio, sys
+from eventferry.lines.files import FileSink
+assert sys.getfilesystemencoding() == "ascii", sys.getfilesystemencoding()
+async def write():
+    sink = FileSink(sys.argv[1])
+    await sink.write(b"lines")
+    await sink.close()
+asyncio.run(write())
+"""
+
+
+@pytest.mark.parametrize("name", ["out/", "out/.", "out/.."])
+async def test_the_name_of_a_folder_makes_no_file(tmp_path: Path, name: str) -> None:
+    for _ in range(2):
+        with pytest.raises(EventferryError, match="folder"):
+            await pipeline([LINES], f"{tmp_path}/{name}")
+        assert not (tmp_path / "out").is_file()
+        (tmp_path / "out").mkdir(exist_ok=True)
+    await pipeline([LINES], FolderSink(f"{tmp_path}/out/", split_by="type"))
+    assert len(os.listdir(tmp_path / "out")) == 3
+
+
+def test_where_names_are_taken_for_ascii_a_file_may_have_any_name(tmp_path: Path) -> None:
+    """As for a service that is started without a locale."""
+    for name in ("é.jsonl", "é" * 127):
+        command = [sys.executable, "-X", "utf8=0", "-c", WRITE, name]
+        subprocess.run(command, cwd=tmp_path, env=environment(LC_ALL="C"), check=True)
+    assert set(os.listdir(tmp_path)) == {"é.jsonl", "é" * 127}
 
 
 async def test_a_link_is_followed_to_a_file_that_is_there_or_not(tmp_path: Path) -> None:

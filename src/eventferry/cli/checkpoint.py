@@ -9,7 +9,14 @@ from types import TracebackType
 
 from eventferry.databases.file_locks import is_at, lock
 from eventferry.errors import EventferryError, UsageError
-from eventferry.lines.files import FileSink, descriptor_of, left_beside, name_beside, read_blocks
+from eventferry.lines.files import (
+    FileSink,
+    descriptor_of,
+    left_beside,
+    name_beside,
+    names_folder,
+    read_blocks,
+)
 from eventferry.reading import bookmarks
 
 _MAX_BYTES = 16 * 1024
@@ -71,7 +78,8 @@ class Checkpoint:
             EventferryError: there is one that holds no bookmark.
         """
         exists = self._path.exists()
-        if (exists and not self._path.is_file()) or descriptor_of(self._name) is not None:
+        is_file = self._path.is_file() if exists else not names_folder(self._name)
+        if not is_file or descriptor_of(self._name) is not None:
             raise self._unusable("it is not a regular file")
         if not exists:
             return None

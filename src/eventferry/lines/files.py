@@ -87,6 +87,11 @@ def from_anywhere(path: str | os.PathLike[str]) -> str:
         return os.fspath(path)
 
 
+def names_folder(path: str) -> bool:
+    """Whether a path can only lead to a folder. Once its links are followed, nothing tells that any more."""
+    return os.path.basename(path) in ("", ".", "..")
+
+
 # reading
 
 _PACKINGS: dict[bytes, Callable[[str], Unpacker]] = {
@@ -460,6 +465,8 @@ class FileSink:
     def _look(self) -> bool:
         """Whether this is no regular file; refuses what is none that lines can be written to."""
         _refuse_database(self._path)
+        if names_folder(self._name):
+            raise OSError(errno.EISDIR, "that is the name of a folder")
         try:
             mode = (os.stat(self._path) if self._descriptor is None else os.fstat(self._descriptor)).st_mode
         except FileNotFoundError:
