@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,7 @@ def test_a_file_that_cannot_be_written_is_read_in_a_folder_that_can(open_folder:
     before = file_hash(path)
     unprivileged(lambda: same_lines(path, make_lines(300)))
     assert file_hash(path) == before
+    assert names_beside(path) == set()  # they would be the reader's, and its owner could not write any more
 
 
 def test_a_writable_file_in_an_unwritable_folder_is_read(open_folder: Path) -> None:
@@ -119,23 +120,27 @@ def test_a_writable_file_in_an_unwritable_folder_is_read(open_folder: Path) -> N
     unprivileged(lambda: same_lines(path, make_lines(300)))
 
 
-def copy_with_log(source: Path, folder: Path) -> Path:
+def copy_with_log(source: Path, folder: Path, suffixes: Sequence[str] = ("", "-wal")) -> Path:
     """A store whose log nobody folded in, as a crash or a careless copy leaves it."""
 
     async def copy() -> None:
         async with open_store(url_of(source)) as store:
             await store.save_event(SAVED)
-            for suffix in ("", "-wal"):
+            for suffix in suffixes:
                 shutil.copy(f"{source}{suffix}", folder / f"copy.db{suffix}")
 
     asyncio.run(copy())
     return folder / "copy.db"
 
 
-def test_a_log_that_cannot_be_folded_in_is_refused_with_the_reason(tmp_path: Path, open_folder: Path) -> None:
+@pytest.mark.parametrize("folder_mode", [0o555, 0o777])
+def test_a_log_that_cannot_be_folded_in_is_refused_with_the_reason(
+    tmp_path: Path, open_folder: Path, folder_mode: int
+) -> None:
     asyncio.run(make_store(tmp_path / "a.db", 10))
     path = copy_with_log(tmp_path / "a.db", open_folder)
     no_writing(path)
+    open_folder.chmod(folder_mode)
 
     async def refused() -> None:
         async with open_store(url_of(path)) as store:
@@ -146,6 +151,41 @@ def test_a_log_that_cannot_be_folded_in_is_refused_with_the_reason(tmp_path: Pat
 
     unprivileged(refused)
     assert names_beside(path) == {"copy.db-wal"}
+
+
+def test_a_log_of_somebody_else_is_read_and_left(tmp_path: Path, open_folder: Path) -> None:
+    """As one who was killed leaves it, with its shared memory."""
+    asyncio.run(make_store(tmp_path / "a.db", 10))
+    path = copy_with_log(tmp_path / "a.db", open_folder, ("", "-wal", "-shm"))
+    no_writing(path)
+    open_folder.chmod(0o777)
+    before = {other.name: file_hash(other) for other in open_folder.iterdir()}
+
+    async def read() -> None:
+        async with open_store(url_of(path)) as store:
+            assert len(events_of(await exported(store))) == 11
+
+    unprivileged(read)
+    assert {other.name: file_hash(other) for other in open_folder.iterdir()} == before
+
+
+def test_a_log_that_cannot_be_written_is_named(open_folder: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs a second user")
+    path = open_folder / "a.db"
+    asyncio.run(make_store(path, 10))
+    path.chmod(0o666)
+    log = open_folder / "a.db-wal"
+    log.touch(0o444)
+    open_folder.chmod(0o777)
+
+    async def refused() -> None:
+        async with open_store(url_of(path)) as store:
+            assert await exported(store) == make_lines(10)
+            with pytest.raises(ReadOnlyStoreError, match=r"no right to write a\.db-wal"):
+                await store.save_event(SAVED)
+
+    unprivileged(refused)
 
 
 def test_a_log_that_can_be_folded_in_is_read(tmp_path: Path) -> None:
@@ -281,12 +321,18 @@ def test_a_log_is_found_through_a_link(open_folder: Path) -> None:
         unprivileged(reads)
 
 
-def test_a_reader_of_a_closed_store_sees_what_is_written_later(open_folder: Path) -> None:
+@pytest.mark.parametrize("folder_mode", [0o555, 0o777])
+def test_a_reader_of_a_closed_store_sees_what_is_written_later(open_folder: Path, folder_mode: int) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs a second user")
     path = open_folder / "a.db"
     asyncio.run(make_store(path, 10))
-    no_writing(path)
+
+    def shut() -> None:
+        no_writing(path)
+        open_folder.chmod(folder_mode)
+
+    shut()
 
     async def follow(turns: Turns) -> None:
         async with open_store(url_of(path)) as store:
@@ -303,7 +349,7 @@ def test_a_reader_of_a_closed_store_sees_what_is_written_later(open_folder: Path
         async with open_store(url_of(path)) as store:
             for version in (1, 2):
                 await store.save_event(SAVED | {"aggregateVersion": version})
-                no_writing(path)
+                shut()
                 turns.for_child()
         turns.for_child()
 

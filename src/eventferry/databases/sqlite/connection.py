@@ -207,30 +207,40 @@ class Connection:
     def _open_to_read(self) -> Sqlite:
         """With the rights at hand, and so that reading changes nothing.
 
-        A file in WAL mode needs its shared memory beside it even for reading. Where the folder cannot be written, a
-        closed file is read as one that nobody changes, and one with a log is refused: without that it is an old state.
+        A file in WAL mode needs its log and shared memory beside it even for reading. Where they are missing and the
+        file or its folder cannot be written, it is read as one that nobody changes: made by who may not write the file,
+        they would be in its writers' way. One with a log but no shared memory is refused: without the log it is an old
+        state.
         """
         path = self._file.path
-        folder_writable = os.access(path.parent, os.W_OK)
-        if folder_writable and os.access(path, os.W_OK):
+        if os.access(path.parent, os.W_OK) and os.access(path, os.W_OK):
             return self._connect("mode=rw")
         untouched = self._file.look()
-        try:
-            return self._connect("mode=ro")
-        except Exception as error:
-            if folder_writable or code_of(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-                raise
+        log = path.with_name(f"{path.name}-wal")
+        if log.exists() or not self._needs_log():
+            try:
+                return self._connect("mode=ro&readonly_shm=1")
+            except Exception as error:
+                if code_of(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+                    raise
         if not os.access(path, os.R_OK):
             raise ReadOnlyStoreError(f"{self._file} cannot be read: permission denied")
-        log = path.with_name(f"{path.name}-wal")
         if log.exists() and log.stat().st_size:
             raise ReadOnlyStoreError(
-                f"{self._file} has an unmerged write-ahead log beside it ({log.name}), and its "
-                "folder is not writable: open it once with write permission, or copy both files elsewhere"
+                f"{self._file} has an unmerged write-ahead log beside it ({log.name}), which cannot be read without "
+                "the right to write the file and its folder: open it once with that right, or copy both files elsewhere"
             )
         connection = self._connect("immutable=1")
         self.is_usable, self._untouched = False, untouched
         return connection
+
+    def _needs_log(self) -> bool:
+        """Whether the file is in WAL mode, which SQLite refuses without locks. Nothing is made beside it."""
+        try:
+            self._connect("mode=ro&nolock=1").close()
+        except Exception as error:
+            return code_of(error) == sqlite3.SQLITE_CANTOPEN
+        return False
 
     def _connect(self, how: str) -> Sqlite:
         uri = f"file:{quote(os.fsencode(self._file.path))}?{how}"
@@ -307,8 +317,22 @@ class Connection:
             return StoreNotFoundError(f"there is no store at {self._file}")
         if code == sqlite3.SQLITE_ERROR and "no such table" in str(error):
             return StoreNotFoundError(f"there is no store in {self._file} ({error})")
+        if code == sqlite3.SQLITE_READONLY and (beside := self._unwritable()) is not None:
+            return ReadOnlyStoreError(
+                f"{self._file} cannot be written: there is no right to write {beside} beside it"
+            )
         kind, words = _MEANINGS.get(code, (DatabaseError, ""))
         return kind(f"{self._file}{words}: {error}")
+
+    def _unwritable(self) -> str | None:
+        """The name of the log, or of its shared memory, if it cannot be written though the file can."""
+        path = self._file.path
+        if os.access(path, os.W_OK):
+            for name in (f"{path.name}-wal", f"{path.name}-shm"):
+                beside = path.with_name(name)
+                if beside.exists() and not os.access(beside, os.W_OK):
+                    return name
+        return None
 
 
 _MEANINGS: dict[int, tuple[type[EventferryError], str]] = {
