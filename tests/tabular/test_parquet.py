@@ -14,7 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from eventferry import EventferryError, InputError, open_store, pipeline, read_parquet, to_parquet
+from eventferry import (
+    EventferryError,
+    InputError,
+    UsageError,
+    open_store,
+    pipeline,
+    read_parquet,
+    to_parquet,
+)
 from eventferry.tabular import parquet as ours
 from tests.support import KEYS, exported, import_lines, make_event, make_lines
 from tests.tabular.events import converted, events, lines_of, payload_text, pieces
@@ -192,6 +200,17 @@ async def test_a_table_of_something_else_is_refused_by_its_columns() -> None:
     Path("b.parquet").write_bytes(make_lines(3))
     with pytest.raises(InputError, match="is not Parquet"):
         await read("b.parquet")
+
+
+async def test_a_pipe_is_refused() -> None:
+    """Before it is opened: that would wait for somebody at its other end, and here somebody is there."""
+    os.mkfifo("pipe.parquet")
+    other_end = os.open("pipe.parquet", os.O_RDWR)
+    try:
+        with pytest.raises(UsageError, match=r"regular file, and pipe\.parquet is none"):
+            await read("pipe.parquet")
+    finally:
+        os.close(other_end)
 
 
 @pytest.mark.slow

@@ -199,7 +199,7 @@ async def _parquet(place: str) -> Any:
 
     refuse_broken_url(place)
     if place == "-":
-        raise UsageError("Parquet is read from its end: it needs a file, and standard input is none")
+        raise UsageError("Parquet is read from its end: it needs a regular file, and standard input is none")
     if not await asyncio.to_thread(os.path.exists, place):
         raise EventferryError(f"there is no file {place}")
     return eventferry.read_parquet(place)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from collections.abc import AsyncGenerator, Generator, Iterator
 from typing import Any
 
-from eventferry.errors import EventferryError, InputError, MissingExtraError
+from eventferry.errors import EventferryError, InputError, MissingExtraError, UsageError
 from eventferry.lifecycle import settled
 from eventferry.lines.blocks import Lines, LineSplitter
 from eventferry.lines.decoder import LineDecoder
@@ -121,6 +122,7 @@ async def read_parquet(path: str | os.PathLike[str]) -> AsyncGenerator[bytes]:
 
     Raises:
         InputError: while it runs, for what is no Parquet, or no event: with the number of the row, and the column.
+        UsageError: while it runs, for a pipe, or anything else that is not a regular file.
     """
     blocks = _blocks(os.fsdecode(path))
     reading: asyncio.Future[bytes | None] | None = None
@@ -138,6 +140,9 @@ async def read_parquet(path: str | os.PathLike[str]) -> AsyncGenerator[bytes]:
 
 def _blocks(path: str) -> Generator[bytes]:
     try:
+        # Opening a pipe waits for whoever writes it, and nothing could end that.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise UsageError(f"Parquet is read from its end: it needs a regular file, and {path} is none")
         with open(path, "rb") as source, parquet.ParquetFile(source, buffer_size=_READ_BYTES) as file:
             refuse_columns(file.schema_arrow.names, path)
             yield from _lines(file)
