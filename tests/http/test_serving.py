@@ -211,7 +211,7 @@ def test_a_connection_that_waits_between_requests_is_kept(tmp_path: Path) -> Non
             time.sleep(1.3)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.slow
 def test_an_export_that_runs_when_the_end_comes_is_finished(tmp_path: Path, large: str, number: int) -> None:
     with (

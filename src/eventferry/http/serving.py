@@ -43,6 +43,9 @@ _KEEP_ALIVE = 30
 _UNDO_SECONDS = 5.0
 """Seconds for cut requests to undo their work. Together with the grace, still less than Kubernetes allows."""
 
+_ENDS = (*HANDLED_SIGNALS, signal.SIGHUP)
+"""Signals that end the service; a terminal that is closed sends SIGHUP."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
@@ -226,9 +229,9 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handle SIGINT and SIGTERM while serving, except those that were ignored when the process started: nohup and
-        a shell's `&` do that. They are not raised again at the end."""
-        before = {number: signal.getsignal(number) for number in HANDLED_SIGNALS}
+        """Handle SIGINT, SIGTERM and SIGHUP while serving, except those that were ignored when the process started:
+        nohup and a shell's `&` do that. They are not raised again at the end."""
+        before = {number: signal.getsignal(number) for number in _ENDS}
         handled = [number for number, handler in before.items() if handler != signal.SIG_IGN]
         for number in handled:
             signal.signal(number, self.handle_exit)
