@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from typing import NoReturn
 
 
 def run() -> None:
@@ -11,7 +13,7 @@ def run() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         # The first process of a container has no default action for signals: without a handler it would ignore them.
         if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, lambda number, _: sys.exit(128 + number))
+            signal.signal(number, _end)
     try:
         from eventferry.processes import own
 
@@ -25,7 +27,20 @@ def run() -> None:
         if error.name != "click":
             raise
         sys.exit("eventferry: the command line needs the extra 'cli': pip install 'eventferry[cli]'")
+    _leave()
     sys.exit(status)
+
+
+def _end(number: int, _: object) -> NoReturn:
+    _leave()
+    sys.exit(128 + number)
+
+
+def _leave() -> None:
+    """From now on a signal ends the process at once: an exception would be printed by whatever is being cleared up."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, _: os._exit(128 + number))
 
 
 if __name__ == "__main__":

@@ -101,6 +101,36 @@ def test_a_signal_is_named_and_told_on_one_line(ferry: Ferry) -> None:
     assert sent(child.stderr).read() == b"eventferry: ended by SIGTERM\n"
 
 
+@pytest.mark.parametrize("number", ENDS, ids=lambda number: number.name)
+def test_a_signal_while_the_process_is_leaving_ends_it_without_words(number: signal.Signals) -> None:
+    """As it does where a thread waits for ever for a file; Python would print a traceback."""
+    script = (
+        "import eventferry.cli as cli, threading\n"
+        "from eventferry.__main__ import run\n"
+        "def main():\n"
+        "    threading.Thread(target=threading.Event().wait).start()\n"
+        "    print(flush=True)\n"
+        "    return 143\n"
+        "cli.main = main\n"
+        "run()\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=hear_signals,
+    )
+    try:
+        sent(child.stdout).readline()
+        time.sleep(0.2)
+        child.send_signal(number)
+        assert child.wait(AT_ONCE) == ENDS[number]
+        assert sent(child.stderr).read() == b""
+    finally:
+        child.kill()
+        child.communicate()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", ENDS, ids=lambda number: number.name)
 def test_a_signal_that_is_ignored_at_the_start_stays_ignored(ferry: Ferry, number: signal.Signals) -> None:
