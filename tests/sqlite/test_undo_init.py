@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from eventferry import EventStore, InputError, open_store
+from eventferry import DatabaseError, EventStore, InputError, open_store
 from tests.support import exported, import_lines, make_event, make_lines
 
 
@@ -107,3 +108,44 @@ async def test_a_file_that_was_there_before_stays(tmp_path: Path) -> None:
         await store.init()
         await store.undo_init()
         assert await store.exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk that has room for an empty store, and not for much more."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(tmp_path)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        yield tmp_path
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
+@pytest.mark.parametrize(
+    "store_much",
+    [
+        lambda store: import_lines(store, make_lines(20_000)),
+        lambda store: store.incremental_import([make_event(i) for i in range(6_000)]),
+    ],
+    ids=["import", "incremental import"],
+)
+async def test_a_file_that_the_disk_has_no_room_for_is_removed_with_its_log(
+    small_disk: Path, store_much: Callable[[EventStore], Awaitable[object]]
+) -> None:
+    async with made(small_disk) as store:
+        with pytest.raises(DatabaseError, match=r"a\.db: the disk is full"):
+            await store_much(store)
+        await store.undo_init()
+        assert files(small_disk) == []
+
+
+async def test_a_store_on_a_full_disk_says_that_it_is(small_disk: Path) -> None:
+    async with made(small_disk):
+        pass
+    with (small_disk / "rest").open("wb", buffering=0) as rest, contextlib.suppress(OSError):
+        while rest.write(bytes(4096)):
+            pass
+    async with open_store(f"sqlite:///{small_disk}/a.db") as store:
+        with pytest.raises(DatabaseError, match=r"a\.db: the disk is full"):
+            await store.describe()

@@ -38,6 +38,7 @@ _FAR = 2
 _LEAST_LENGTH = 1024 * 1024  # bytes: what a statement itself and its values take must pass
 _CACHE = 16_000  # kilobytes of pages that a connection keeps
 _SLICE = 0.1  # seconds that SQLite itself waits for a lock before we look whether the caller has given up
+_SHARED_MEMORY = 32 * 1024  # bytes of the file that connections in WAL mode share
 _PAUSE = 0.01  # seconds until a checkpoint is tried again
 
 
@@ -142,6 +143,20 @@ class Connection:
         finally:
             self.sqlite.execute(f"PRAGMA cache_size = -{_CACHE}")
 
+    def alone(self) -> Sqlite:
+        """Open the file anew, and begin a transaction in which nobody else has it open in WAL mode; nothing is waited
+        for, nor written. `let_others_in` ends it."""
+        self._close()
+        self._sqlite = connect(self._uri("mode=rw"), _SLICE, {})
+        pragma(self._sqlite, "locking_mode = EXCLUSIVE")
+        self._sqlite.execute("BEGIN EXCLUSIVE")
+        return self._sqlite
+
+    def let_others_in(self) -> None:
+        """Close the file, until the next call."""
+        self.roll_back()
+        self._close()
+
     async def close(self) -> None:
         await self._worker.end()
 
@@ -242,12 +257,16 @@ class Connection:
             return code_of(error) == sqlite3.SQLITE_CANTOPEN
         return False
 
+    def _uri(self, how: str) -> str:
+        return f"file:{quote(os.fsencode(self._file.path))}?{how}"
+
     def _connect(self, how: str) -> Sqlite:
-        uri = f"file:{quote(os.fsencode(self._file.path))}?{how}"
         while True:
             before = None if how == "mode=rwc" else identity_of(self._file.look())
             connection = connect(
-                uri, _SLICE, {"eventferry_compact": _compact, "eventferry_number": javascript_number}
+                self._uri(how),
+                _SLICE,
+                {"eventferry_compact": _compact, "eventferry_number": javascript_number},
             )
             try:
                 # Even this may have to wait: it reads the schema.
@@ -317,12 +336,22 @@ class Connection:
             return StoreNotFoundError(f"there is no store at {self._file}")
         if code == sqlite3.SQLITE_ERROR and "no such table" in str(error):
             return StoreNotFoundError(f"there is no store in {self._file} ({error})")
+        if code == sqlite3.SQLITE_IOERR and self._is_disk_full():
+            code = sqlite3.SQLITE_FULL
         if code == sqlite3.SQLITE_READONLY and (beside := self._unwritable()) is not None:
             return ReadOnlyStoreError(
                 f"{self._file} cannot be written: there is no right to write {beside} beside it"
             )
         kind, words = _MEANINGS.get(code, (DatabaseError, ""))
         return kind(f"{self._file}{words}: {error}")
+
+    def _is_disk_full(self) -> bool:
+        """Whether there is no room even for what a reader needs, which SQLite does not tell from a disk's faults."""
+        try:
+            found = os.statvfs(self._file.path.parent)
+        except OSError:
+            return False
+        return found.f_bavail * found.f_frsize < _SHARED_MEMORY
 
     def _unwritable(self) -> str | None:
         """The name of the log, or of its shared memory, if it cannot be written though the file can."""
