@@ -344,7 +344,7 @@ async def test_an_error_while_a_block_is_written_is_raised_by_the_next_call(
     monkeypatch.setattr(files, "_packer", lambda *_: file)
     sink = files.FileSink(tmp_path / "a.jsonl")
     await sink.write(b"first")
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(EventferryError, match=r"a\.jsonl cannot be written: No space left"):
         await sink.close()
     assert (tmp_path / "a.jsonl").read_bytes() == b"before"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import resource
@@ -52,6 +53,16 @@ async def test_days_are_those_of_utc_and_times_beyond_the_calendar_have_files_of
     assert sorted(content("out")) == [
         "1969-12-31.jsonl", "1970-01-01.jsonl", "1970-01-02.jsonl", "after-9999.jsonl", "before-0001.jsonl"
     ]  # fmt: skip
+
+
+async def test_a_folder_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(EventferryError, match="out cannot be written: No space left"):
+        await pipeline([by_type("a")], FolderSink("out", split_by="type"))
+    assert not list(Path().iterdir())
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])

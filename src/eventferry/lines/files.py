@@ -411,7 +411,12 @@ class FileSink:
 
     async def _written(self) -> None:
         if self._writing is not None:
-            await asyncio.shield(self._writing)  # a thread cannot be cancelled: `abort` waits for it
+            try:
+                await asyncio.shield(self._writing)  # a thread cannot be cancelled: `abort` waits for it
+            except BrokenPipeError:
+                raise  # a reader that has seen enough
+            except OSError as error:
+                raise EventferryError(f"{self._name} cannot be written: {_reason(error)}") from error
             self._writing = None
 
     async def close(self) -> None:

@@ -116,7 +116,10 @@ class FolderSink:
         """Do something in a thread, which cannot be cancelled: `abort` waits for it."""
         working = asyncio.ensure_future(asyncio.to_thread(work))
         self._working = working
-        return await asyncio.shield(working)
+        try:
+            return await asyncio.shield(working)
+        except OSError as error:
+            raise EventferryError(f"{self._path} cannot be written: {error.strerror or error}") from error
 
     def _open(self) -> None:
         if self._closed:
