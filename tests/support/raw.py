@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def run(url: str, *statements: str) -> list[tuple[Any, ...]]:
             for statement in statements:
                 rows = [tuple(row) for row in sqlite.execute(statement).fetchall()]
         return rows
-    with closing(_connection(url)) as connection, closing(connection.cursor()) as cursor:
+    with closing(connection(url)) as server, closing(server.cursor()) as cursor:
         for statement in statements:
             cursor.execute(statement)
             rows = [tuple(row) for row in cursor.fetchall()] if cursor.description else []
@@ -37,8 +38,11 @@ def tables(url: str) -> set[str]:
     return {name for (name,) in run(url, named[urlsplit(url).scheme])}
 
 
-def _connection(url: str) -> Any:
+def connection(url: str) -> Any:
+    """A connection to keep. To a file it is Python's: not beside a newer library in this process."""
     address = urlsplit(url)
+    if address.scheme == "sqlite":
+        return sqlite3.connect(address.path[1:], isolation_level=None)
     if address.scheme == "postgresql":
         import psycopg
 

@@ -186,7 +186,7 @@ async def test_a_process_that_may_open_no_more_files_leaves_nothing() -> None:
         os.close(used_up)
         resource.setrlimit(resource.RLIMIT_NOFILE, (used_up + 1, before[1]))  # one file, and not two
         try:
-            with pytest.raises(OSError, match="Too many open files"):
+            with pytest.raises(EventferryError, match="Too many open files"):
                 await sink.close()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)

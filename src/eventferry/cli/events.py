@@ -141,7 +141,7 @@ async def export(
     """
     refuse_store(dest, "use copy to go from store to store")
     if dest != "-":
-        refuse_overwriting(dest, "dest")
+        refuse_overwriting(dest, "dest", "store")  # that of a store is refused with any other store's
     start, mapping = beginnings(starts)
     foreign = taken(options, mapping)
     places = {name: options.pop(name) for name in ("cursor", "since")}

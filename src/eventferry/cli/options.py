@@ -194,12 +194,12 @@ class RepositoryType(PlaceType):
         return place
 
 
-def refuse_overwriting(path: str, name: str) -> None:
-    """Refuse to write a file that the command reads, or writes for another purpose: that would be lost. `name` is the
-    parameter that gives the path. Raises UsageError."""
+def refuse_overwriting(path: str, *names: str) -> None:
+    """Refuse to write a file that the command reads, or writes for another purpose: that would be lost. `names` are the
+    parameter that gives the path, and others that are not looked at. Raises UsageError."""
     context = click.get_current_context()
     for other in context.command.params:
-        if other.name == name or not isinstance(other.type, FileParam | click.Path):
+        if other.name in names or not isinstance(other.type, FileParam | click.Path):
             continue
         given = context.params.get(str(other.name))
         for place in given if isinstance(given, tuple) else (given,):

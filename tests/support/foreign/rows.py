@@ -78,7 +78,7 @@ class Rows:
         self.database = database
         self.url = place.partition("?")[0] if database == "postgresql" else place
         self._place = place
-        self._connection = raw._connection(place)
+        self._connection = raw.connection(place)
         self._count = 0
         self.is_made = False
 
