@@ -150,6 +150,7 @@ def test_an_export_that_is_killed_leaves_nothing_that_looks_whole(
     assert died
 
 
+@pytest.mark.slow
 def test_a_pipe_that_ends_early_gives_nothing_that_looks_whole(ferry: Ferry) -> None:
     """Whoever reads the pipe has no other sign than what came through."""
     ferry.store("a.db", (make_event(i, payload="x" * 5000) for i in range(2000)))
@@ -181,6 +182,7 @@ def test_another_products_table_is_exported_in_any_format(ferry: Ferry) -> None:
         assert "equal" in ferry.done("verify", "--from", "shop.toml", "shop.db", f"{file_format}.db").err
 
 
+@pytest.mark.slow
 def test_a_store_comes_back_equal_from_cloudevents(ferry: Ferry) -> None:
     ferry.store("a.db", 3000)
     cloud = ("--format", "cloudevents")

@@ -41,6 +41,7 @@ async def test_everything_comes_over_and_the_source_stays_frozen(new_url: NewUrl
             await cutover(source, target)
 
 
+@pytest.mark.slow
 async def test_an_application_goes_on_at_the_target_without_a_gap(new_url: NewUrl) -> None:
     """It saves a hundred times a second, finds the source frozen, and reconnects."""
     async with open_store(new_url()) as source, open_store(new_url()) as target:

@@ -816,6 +816,7 @@ async def test_an_export_of_many_blocks_stopped_at_each_and_resumed_is_whole(
         assert await exported(store) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @pytest.mark.parametrize(
     "chosen",
@@ -839,6 +840,7 @@ async def test_rare_events_among_many_are_found_at_every_page_size(
         assert await exported(store, **chosen.arguments()) == lines_of(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [2, 256])
 async def test_an_early_and_a_late_time_of_a_large_store_are_exported_whole(
     opened: Opened, threads: int
@@ -969,6 +971,7 @@ async def test_an_export_by_time_from_any_cursor_brings_the_matching_events_of_t
         assert await exported(store, cursor=cursor, **chosen.arguments()) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 256])
 async def test_an_export_from_a_time_on_of_a_store_in_order_is_not_merged(
     opened: Opened, monkeypatch: pytest.MonkeyPatch, threads: int

@@ -276,6 +276,7 @@ async def save_more_at(store: EventStore, round_: int) -> None:
         await save(store, f"round-{round_}", version + 1)
 
 
+@pytest.mark.slow
 async def test_it_goes_on_where_a_cancelled_one_was(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(syncing, "BATCH_EVENTS", 8)
     chance = random.Random(3)

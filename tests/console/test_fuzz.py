@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import quote_from_bytes, urlencode
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -37,6 +38,7 @@ PATHS = st.one_of(
 REQUEST = st.tuples(st.sampled_from(["GET", "POST", "HEAD", "PUT"]), PATHS, QUERIES, QUERIES, st.booleans())
 
 
+@pytest.mark.slow
 @given(requests=st.lists(REQUEST, min_size=40, max_size=40))
 @settings(max_examples=examples(2))
 def test_no_request_makes_an_error_of_the_service_or_a_script(
