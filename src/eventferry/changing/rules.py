@@ -139,9 +139,8 @@ def load_rules(path: str | os.PathLike[str]) -> Rules:
         rules = msgspec.convert(tomllib.loads(text.decode("utf-8-sig")), Rules)
         place = rules.pseudonyms
         if place is not None and place.key_file is not None:
-            key_file = (
-                Path(from_anywhere(path)).parent / place.key_file
-            )  # it is read once more where it is used
+            # It is read once more where it is used, which may be in another folder.
+            key_file = Path(from_anywhere(path)).parent / place.key_file
             beside = msgspec.structs.replace(place, key_file=str(key_file))
             rules = msgspec.structs.replace(rules, pseudonyms=beside)
         _check_rules(rules)
