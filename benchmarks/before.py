@@ -16,39 +16,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from typing import TypeAlias
 
 from benchmarks.databases import DATABASES, ROOT, Database, Events, Postgresql, Run, run
+from benchmarks.run import BATCH, SAVES, SPREAD, Bench
 
-SAVES = 1000
-BATCH = 100_000
-SPREAD = 10_000
+Side: TypeAlias = Callable[[str, str, str], Run]
 
 
-class Sides:
-    """One operation of eventferry as it is, and as it was.
+def earlier(database: Database, folder: Path) -> Side:
+    """One operation of eventferry as it was in this folder: what `Bench.ours` is of this one."""
 
-    Args:
-        database: started.
-        earlier: the folder of the earlier commit.
-    """
-
-    def __init__(self, database: Database, earlier: Path) -> None:
-        self._database = database
-        self._earlier = earlier
-
-    def now(self, operation: str, place: str, argument: str = "") -> Run:
-        """As it is."""
-        return self._run(ROOT, operation, place, argument)
-
-    def before(self, operation: str, place: str, argument: str = "") -> Run:
-        """As it was."""
-        return self._run(self._earlier, operation, place, argument)
-
-    def _run(self, folder: Path, *words: str) -> Run:
-        used = self._database.cpu_seconds()
+    def ours(operation: str, place: str, argument: str = "") -> Run:
+        used = database.cpu_seconds()
         modules = f"PYTHONPATH={folder / 'src'}:{folder}"
+        words = (operation, place, argument)
         found = run(["env", modules, sys.executable, "-m", "benchmarks.ours", *words], at=folder)
-        return found._replace(server=self._database.cpu_seconds() - used)
+        return found._replace(server=database.cpu_seconds() - used)
+
+    return ours
 
 
 @contextmanager
@@ -62,23 +48,21 @@ def checked_out(commit: str, folder: Path) -> Iterator[Path]:
         subprocess.run(["git", "worktree", "remove", "--force", place], cwd=ROOT, check=True)
 
 
-def operations(
-    database: Database, sides: Sides, n: int
-) -> Iterator[tuple[str, Callable[[Callable[..., Run]], Run]]]:
+def operations(database: Database, ours: Side, n: int) -> Iterator[tuple[str, Callable[[Side], Run]]]:
     """The name of each, and what runs it by one of the sides."""
     events = database.events
-    store = database.store("now", n, sides.now)
+    store = database.store("now", n, ours)
     lines = str(events.lines(n))
     scratch = str(database.folder / "out.jsonl")
 
-    def imported(side: Callable[..., Run]) -> Run:
+    def imported(side: Side) -> Run:
         place = database.new()
-        side("create", place)
+        side("create", place, "")
         return side("import", place, lines)
 
     yield "import", imported
     yield "export", lambda side: side("export", store, scratch)
-    yield "pages", lambda side: side("pages", store)
+    yield "pages", lambda side: side("pages", store, "")
     if isinstance(database, Postgresql):
         yield "copy", lambda side: side("copy", store, database.other())
     batch, spread = str(events.batch(min(BATCH, n), n)), str(events.later(SPREAD))
@@ -91,17 +75,18 @@ def operations(
     )
 
 
-def measure(database: Database, sides: Sides, n: int, turns: int) -> None:
+def measure(database: Database, folder: Path, n: int, turns: int) -> None:
     """All operations of a database, and a line for each."""
-    for name, operation in operations(database, sides, n):
+    now_side, before_side = Bench(database, None, None, None).ours, earlier(database, folder)
+    for name, operation in operations(database, now_side, n):
         found: list[tuple[Run, Run]] = []
         for turn in range(turns):
             if turn % 2:
-                now = operation(sides.now)
-                found.append((operation(sides.before), now))
+                now = operation(now_side)
+                found.append((operation(before_side), now))
             else:
-                before = operation(sides.before)
-                found.append((before, operation(sides.now)))
+                before = operation(before_side)
+                found.append((before, operation(now_side)))
         rate = median(before.seconds / now.seconds for before, now in found)
         cpu = median(_cpu(before) / _cpu(now) for before, now in found)
         old, new = (median(each[side].seconds for each in found) for side in (0, 1))
@@ -138,7 +123,7 @@ def main() -> None:
                 database = DATABASES[each](folder, Events(folder))
                 database.start()
                 try:
-                    measure(database, Sides(database, before), given.events, given.turns)
+                    measure(database, before, given.events, given.turns)
                 finally:
                     database.stop()
 

@@ -277,6 +277,29 @@ CREATE INDEX "order" ON events({self.order});
         return "\x1f".join([*(str(event[column]) for column in columns), payload]) + "\x1e"
 
 
+def cpu_seconds_of(server: Server) -> float:
+    """What all processes of a server have used so far, those that have ended among them."""
+    leader = int((server.folder / "pid").read_text())
+    found, again = _ticks(leader), _ticks(leader)
+    while found != again:  # one that ends in between is counted with neither
+        found, again = again, _ticks(leader)
+    return found / os.sysconf("SC_CLK_TCK")
+
+
+def _ticks(leader: int) -> int:
+    ticks = 0
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # Behind the name: state, parent, … and from the 12th on the times, with those of children that have ended.
+            # A session is not what a server's processes share: each connection of PostgreSQL begins one of its own.
+            fields = file.read_text().rpartition(")")[2].split()
+            if file.parent.name == str(leader):
+                ticks += sum(map(int, fields[11:15]))
+            elif fields[1] == str(leader):
+                ticks += sum(map(int, fields[11:13]))
+    return ticks
+
+
 class ServerDatabase(Database):
     """What a server of its own has, durable, on a disk."""
 
@@ -289,16 +312,7 @@ class ServerDatabase(Database):
         self.server.stop()
 
     def cpu_seconds(self) -> float:
-        leader = int((self.server.folder / "pid").read_text())
-        ticks = 0
-        for file in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                # Behind the name: state, parent, group, session, … and from the 12th on the times, with those of
-                # children that have ended.
-                fields = file.read_text().rpartition(")")[2].split()
-                if int(fields[3]) == leader:
-                    ticks += sum(map(int, fields[11 : 15 if file.parent.name == str(leader) else 13]))
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds_of(self.server)
 
     def _tab_separated(self, event: dict[str, object], payload: str, *more: object) -> str:
         columns = ("threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type")

@@ -14,66 +14,43 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
-from tests.support.servers import memory, new_server
+from tests.support.servers import Server, memory, new_server
 
 from benchmarks.command_line import asked
+from benchmarks.databases import cpu_seconds_of
 from benchmarks.make_events import LONG_AGO
 from eventferry.sync import EventStore, open_store
 from eventferry.tabular.arrow import BatchLines, batches_of
 from eventferry.tabular.columns import COLUMNS
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+Measured: TypeAlias = Callable[[str], AbstractContextManager[None]]
+"""Measures a step, and prints what it took under its name."""
+
 PARTS = 16
 SCATTER = 2_654_435_761  # a prime: neighbours come to lie far apart
 
 
-def server_seconds() -> float:
-    """CPU seconds of all processes of the PostgreSQL that this process started, those that have ended among them."""
-    found, again = _ticks(), _ticks()
-    while found != again:  # one that ends in between is counted with neither
-        found, again = again, _ticks()
-    return found / _TICKS
-
-
-def _ticks() -> int:
-    ours = {str(os.getpid())}
-    ticks = 0
-    # Twice: its connections' processes are children of a child.
-    for _ in range(2):
-        found = set()
-        for place in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                name, _, rest = place.read_text().rpartition(") ")
-            except OSError:
-                continue
-            fields = rest.split()
-            if fields[1] in ours and name.endswith("(postgres"):
-                found.add(place.parent.name)
-                # Of the first of them also those of its children that have ended.
-                ticks += sum(map(int, fields[11:15] if fields[1] == str(os.getpid()) else fields[11:13]))
-        ours = found
-    return ticks
-
-
 @contextmanager
-def measured(what: str, events: int) -> Iterator[None]:
+def measured(server: Server, events: int, what: str) -> Iterator[None]:
     """Prints what a step took."""
-    wall, ours, server = time.monotonic(), time.process_time(), server_seconds()
+    wall, ours, theirs = time.monotonic(), time.process_time(), cpu_seconds_of(server)
     yield
-    wall, ours, server = (
+    wall, ours, theirs = (
         time.monotonic() - wall,
         time.process_time() - ours,
-        server_seconds() - server,
+        cpu_seconds_of(server) - theirs,
     )
     each = 1e6 / events
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(
         f"{what:36} {wall:8.2f} s  ours {ours:7.2f} s ({ours * each:6.2f} µs/event)  "
-        f"server {server:7.2f} s ({server * each:6.2f} µs/event)  peak {peak} MB",
+        f"server {theirs:7.2f} s ({theirs * each:6.2f} µs/event)  peak {peak} MB",
         flush=True,
     )
 
@@ -101,37 +78,37 @@ def made(part: int, events: int) -> Iterator[bytes]:
         )
 
 
-def make(events: int) -> None:
+def make(measured: Measured, events: int) -> None:
     """What making the events takes of our CPU, for it is part of the next step."""
-    with measured("make the events", events):
+    with measured("make the events"):
         for part in range(PARTS):
             for block in made(part, events):
                 del block
 
 
-def push(target: EventStore, events: int) -> str:
+def push(measured: Measured, target: EventStore, events: int) -> str:
     """What the tasks of a write do; returns the import's id."""
     import_id = target.begin_import()
-    with measured(f"make and push, {PARTS} parts", events):
+    with measured(f"make and push, {PARTS} parts"):
         for part in range(PARTS):
             target.push_import(import_id, str(part), made(part, events))
     return import_id
 
 
-def plan(url: str, events: int) -> None:
+def plan(measured: Measured, url: str) -> None:
     """What the driver does."""
     for number in (PARTS, 1_000, 10_000):
-        with measured(f"partitions({number:,})", events), open_store(url) as store:
+        with measured(f"partitions({number:,})"), open_store(url) as store:
             found = store.partitions(number)
         print(f"    {len(found):,} of them", flush=True)
 
 
-def read(url: str, events: int) -> None:
+def read(measured: Measured, url: str, events: int) -> None:
     """What the tasks of a read do; and those of a write, which make lines of batches again."""
     with open_store(url) as store:
         parts = store.partitions(PARTS)
     writer, writing, found = BatchLines(COLUMNS), 0.0, 0
-    with measured(f"read, {PARTS} partitions, and lines of them", events):
+    with measured(f"read, {PARTS} partitions, and lines of them"):
         for part in parts:
             with open_store(url) as store, store.read_partition(part) as lines:
                 for batch in batches_of(lines):
@@ -153,14 +130,16 @@ def main() -> None:
                 f"{events:,} events, {server.version()}, {os.cpu_count()} CPUs, Python {sys.version.split()[0]}"
             )
             url = server.url("postgres?database_name=a")
-            make(min(events, 1_000_000))
+            some = min(events, 1_000_000)
+            make(partial(measured, server, some), some)
+            of_all = partial(measured, server, events)
             with open_store(url) as store:
                 store.init()
-                import_id = push(store, events)
-                with measured("commit", events):
+                import_id = push(of_all, store, events)
+                with of_all("commit"):
                     store.commit_import(import_id)
-            plan(url, events)
-            read(url, events)
+            plan(of_all, url)
+            read(of_all, url, events)
         finally:
             server.stop()
 
