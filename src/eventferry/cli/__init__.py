@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import sys
 
 import click
@@ -40,6 +39,7 @@ from eventferry.cli.logs import with_messages
 from eventferry.cli.options import shown
 from eventferry.cli.terminal import forget, say
 from eventferry.errors import EventferryError, UsageError
+from eventferry.visible import respelling
 
 
 @click.group(cls=Group, context_settings=SETTINGS)
@@ -139,6 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+_FLAGS = ("replace", "freeze", "resume", "allow_empty", "without_erasures")
 _OPTIONS = {
     "start_time": "--from",
     "finish_time": "--until",
@@ -146,17 +147,16 @@ _OPTIONS = {
     "exclude_types": "--exclude-type",
     "aggregate_ids": "--aggregate-id",
     "aggregate_prefixes": "--aggregate-prefix",
+    "keep_positions": "--keep-positions",
+    "ignore_unknown_keys": "--ignore-unknown-keys",
 }
-"""The command's options that are not spelled like the library's parameters."""
-
-_PARAMETER = re.compile(
-    r"(?<!field )(?<![\w'\"])(?:(replace|freeze|resume|allow_empty|without_erasures)=True"
-    r"|mode='(merge)'|(same_aggregate)(?==)"
-    r"|(ignore_unknown_keys|start_time|finish_time|event_types|exclude_types|aggregate_ids|aggregate_prefixes"
-    r"|keep_positions)"
-    r"(?:=True)?)(?![\w'\"])"
+_respelled = respelling(
+    {f"{name}=True": f"--{name.replace('_', '-')}" for name in _FLAGS}
+    | _OPTIONS
+    | {f"{name}=True": option for name, option in _OPTIONS.items()}
+    | {"mode='merge'": "--merge", "same_aggregate=": "--same-aggregate="}
 )
-"""Parameters in the library's messages. A key of the input or a quoted id with such a name is left alone."""
+"""Spells the library's parameters in a message as the command's options."""
 
 
 def _without_passwords(message: str, given: list[str]) -> str:
@@ -172,10 +172,4 @@ def _without_passwords(message: str, given: list[str]) -> str:
 
 def _tell(error: Exception, given: list[str]) -> None:
     """Print an error, with the command's options in place of the library's parameters."""
-    message = _without_passwords(str(error), given)
-    message = _PARAMETER.sub(lambda found: _option(next(filter(None, found.groups()))), message)
-    say(f"eventferry: {message.replace(' (the setting max_line_bytes)', '')}")
-
-
-def _option(parameter: str) -> str:
-    return _OPTIONS.get(parameter) or f"--{parameter.replace('_', '-')}"
+    say(f"eventferry: {_respelled(_without_passwords(str(error), given))}")

@@ -18,6 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from eventferry import errors
 from eventferry.errors import ConcurrentError, CursorAheadError, EventferryError, InputError
+from eventferry.visible import respelling
 
 log = logging.getLogger("eventferry.http")
 
@@ -74,23 +75,22 @@ _MESSAGES: dict[type[EventferryError], str] = {
 """Messages for clients, in place of messages for the operator, which contain hosts, users and paths."""
 
 
-_PARAMETERS = {
-    "event_types": "type",
-    "exclude_types": "excludeType",
-    "aggregate_ids": "aggregateId",
-    "aggregate_prefixes": "aggregatePrefix",
-    "start_time": "startTime",
-    "finish_time": "finishTime",
-    "replace=True": "replace=true",
-    "freeze=True": "freeze=true",
-    "resume=True": "resume=true",
-    "allow_empty=True": "allowEmpty=true",
-    "ignore_unknown_keys=True": "ignoreUnknownKeys=true",
-}
-"""The library's parameters in messages, as a client spells them."""
-
-_PARAMETER = re.compile(rf"(?<!field )(?<![\w'\"])(?:{'|'.join(map(re.escape, _PARAMETERS))})(?![\w'\"])")
-"""One of them. A key of the input or a quoted id with such a name is left alone."""
+_respelled = respelling(
+    {
+        "event_types": "type",
+        "exclude_types": "excludeType",
+        "aggregate_ids": "aggregateId",
+        "aggregate_prefixes": "aggregatePrefix",
+        "start_time": "startTime",
+        "finish_time": "finishTime",
+        "replace=True": "replace=true",
+        "freeze=True": "freeze=true",
+        "resume=True": "resume=true",
+        "allow_empty=True": "allowEmpty=true",
+        "ignore_unknown_keys=True": "ignoreUnknownKeys=true",
+    }
+)
+"""Spells the library's parameters in a message as a client does."""
 
 
 class RefusedError(EventferryError):
@@ -154,13 +154,9 @@ def message_of(error: Exception) -> str:
     status = status_of(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return "internal error of the service; see its log"
-    return next((_MESSAGES[kind] for kind in type(error).__mro__ if kind in _MESSAGES), _told(str(error)))
-
-
-def _told(message: str) -> str:
-    """A message of the library, in the words of a client."""
-    message = message.replace(" (the setting max_line_bytes)", "")
-    return _PARAMETER.sub(lambda found: _PARAMETERS[found[0]], message)
+    return next(
+        (_MESSAGES[kind] for kind in type(error).__mro__ if kind in _MESSAGES), _respelled(str(error))
+    )
 
 
 def _members(error: Exception, status: int) -> dict[str, Any]:
@@ -171,7 +167,7 @@ def _members(error: Exception, status: int) -> dict[str, Any]:
         "detail": message_of(error),
     }
     if isinstance(error, InputError):
-        members["detail"] = _told(error.reason)
+        members["detail"] = _respelled(error.reason)
         place = {"line": error.line, "byteOffset": error.byte_offset, "field": error.field}
         members |= {key: value for key, value in place.items() if value is not None}
     if isinstance(error, ConcurrentError):
