@@ -21,7 +21,6 @@ from eventferry.databases.mysql.cluster import Hold, changed_threads
 from eventferry.databases.mysql.connection import (
     BROKEN,
     DEADLOCK,
-    DEFINITION_CHANGED,
     KEY_EXISTS,
     LOCK_TIMEOUT,
     NO_KEY,
@@ -224,21 +223,16 @@ class MysqlDatabase(ServerDatabase[Connection]):
                 await reading.connection.run(reading.connection.roll_back)
 
     def _begin_reading(self, connection: Connection) -> MysqlReading:
-        begin = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+        # Without a snapshot of its own: the look at the events keeps them from being replaced, and takes it. MySQL
+        # shows the comments of a snapshot, so one taken before would show the former store's beside the new events.
+        begin = ["START TRANSACTION READ ONLY"]
         try:
-            while True:
-                try:
-                    # On a cluster a swap undoes whoever reads.
-                    reading, _ = connection.patiently(partial(self._enter, connection, [begin]))
-                except MySQLError as error:
-                    if number_of(error) != DEFINITION_CHANGED or connection.given_up:
-                        raise
-                    connection.roll_back()  # the events were replaced between the snapshot and the look at them
-                else:
-                    return MysqlReading(*reading)
+            # On a cluster a swap undoes whoever reads.
+            reading, _ = connection.patiently(partial(self._enter, connection, begin))
         except BaseException:
             connection.roll_back()
             raise
+        return MysqlReading(*reading)
 
     def writing(
         self, kind: WritingKind = "shared", *, frozen: Frozen = "refuse", secrets: bool = False
