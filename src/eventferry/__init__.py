@@ -6,7 +6,6 @@ async with open_store("a.db") as a, open_store("b.db") as b:
 
 from __future__ import annotations
 
-from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -361,7 +360,7 @@ def open_store(url: str, *, snapshot_bucket_size: int = 1, **options: Any) -> Ev
     Raises:
         UsageError: the URL or an option is not valid.
     """
-    from eventferry.databases import open_database
+    from eventferry.databases import database_at
     from eventferry.store import EventStore
 
-    return EventStore(partial(open_database, url, options), snapshot_bucket_size=snapshot_bucket_size)
+    return EventStore(database_at(url, options), snapshot_bucket_size=snapshot_bucket_size)

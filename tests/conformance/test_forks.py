@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +61,22 @@ def test_children_and_their_parent_use_one_store_object_and_nothing_is_lost(new_
         assert saved == {
             (name, version) for name in ("before", "one", "two", "parent") for version in range(1, SAVES + 1)
         }
+
+
+def test_a_child_that_goes_to_another_folder_uses_the_same_store(new_url: NewUrl, tmp_path: Path) -> None:
+    url = new_url()
+    if url.startswith("sqlite:///"):
+        url = os.path.relpath(url.removeprefix("sqlite:///"))
+    with sync.open_store(url) as store:
+        store.init()
+        save(store, "before")
+
+        def work() -> None:
+            os.chdir(tmp_path)
+            save(store, "child")
+
+        assert is_well(in_a_child(work))
+        assert store.describe().event_count == 2 * SAVES
 
 
 def test_a_child_that_closes_the_store_does_not_close_its_parents(new_url: NewUrl) -> None:

@@ -25,7 +25,7 @@ from eventferry import (
     pipeline,
     sync,
 )
-from eventferry.databases import open_database
+from eventferry.databases import database_at
 from eventferry.operation_log import Operation, told_elsewhere
 from tests.support import (
     FAR_FUTURE,
@@ -268,7 +268,7 @@ async def test_what_is_given_up_is_told_once(opened: Opened) -> None:
 
 
 async def test_what_is_over_is_not_told_again() -> None:
-    database = open_database("a.db", {})
+    database = database_at("a.db", {})()
     with watching() as records:
         operation = Operation("export", database)
         operation.fail(None)  # it never began

@@ -22,7 +22,7 @@ import pytest
 
 from eventferry import open_store
 from eventferry.http import SCOPES, TokenFile
-from tests.support import exported, import_lines, make_lines
+from tests.support import exported, import_lines, make_certificate, make_lines
 from tests.support.cli import Ferry, hear_signals, new_ferry
 from tests.support.service import lines_of, new_event, serving
 
@@ -157,9 +157,7 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path, ferry: Ferry) -> None:
 
 
 def test_tls(tmp_path: Path) -> None:
-    made = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout {tmp_path}/key.pem"
-    names = f"-out {tmp_path}/cert.pem -addext subjectAltName=DNS:localhost,IP:127.0.0.1"
-    subprocess.run(["openssl", *made.split(), *names.split()], check=True, capture_output=True)
+    make_certificate(tmp_path)
     words = ("--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem"))
     with serving(new_store(tmp_path, make_lines(10)), tmp_path, *words) as server:
         assert server.url.startswith("https://")

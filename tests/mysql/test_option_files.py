@@ -16,7 +16,7 @@ import pytest
 from eventferry import StoreUnreachableError, UsageError, open_store
 from eventferry.databases.mysql import _is_here
 from eventferry.databases.mysql.optionfile import read_options
-from tests.support import import_lines, make_lines
+from tests.support import import_lines, make_certificate, make_lines
 from tests.support.mysql import Database
 
 FILES = {
@@ -121,6 +121,18 @@ async def test_where_tls_is_asked_for_a_server_without_it_hears_nothing(rogue: R
         with pytest.raises(StoreUnreachableError, match="offers no TLS"):
             await store.describe()
     assert b"".join(rogue.got) == b""
+
+
+async def test_a_certificate_is_that_of_the_folder_in_which_the_store_was_opened(
+    rogue: Rogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_certificate(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    async with open_store(f"mysql://127.0.0.1:{rogue.port}/db?ssl_ca=cert.pem") as store:
+        monkeypatch.chdir("elsewhere")
+        with pytest.raises(StoreUnreachableError, match="offers no TLS"):  # the file was found
+            await store.describe()
 
 
 async def test_a_server_on_another_machine_without_tls_hears_nothing(

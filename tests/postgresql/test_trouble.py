@@ -14,6 +14,7 @@ from typing import Any, Literal
 import psycopg.waiting
 import pytest
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from eventferry import (
     AUTO,
@@ -30,6 +31,7 @@ from eventferry import (
     open_store,
 )
 from eventferry.database import FIRST, Reading, ReadScope, Stretch
+from eventferry.databases.postgresql.address import server_at
 from eventferry.reading.stretches import stretch_of
 from eventferry.results import SavedEvent
 from tests.support import (
@@ -95,6 +97,18 @@ async def test_a_server_that_is_not_there_is_unreachable(new_url: NewUrl) -> Non
 async def test_a_wrong_password_is_said_without_the_password(new_url: NewUrl) -> None:
     address = new_url().replace(PASSWORD, "s3cret")
     assert "password authentication failed" in await every_message(address, StoreUnreachableError)
+
+
+def test_a_certificate_is_that_of_the_folder_in_which_the_store_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    url, files = "postgresql://localhost/db", {"sslrootcert": "ca.pem", "sslcrl": "", "passfile": "pass"}
+    known = conninfo_to_dict(server_at(url, files).info)
+    assert (known["sslrootcert"], known["passfile"]) == (str(tmp_path / "ca.pem"), str(tmp_path / "pass"))
+    assert not known.get("sslcrl")
+    of_the_system = conninfo_to_dict(server_at(f"{url}?sslrootcert=system", {}).info)
+    assert of_the_system["sslrootcert"] == "system"
 
 
 async def test_an_unknown_database_or_schema_is_no_store(new_url: NewUrl) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
@@ -160,6 +162,13 @@ async def all_pages(store: EventStore, limit: int, **filters: Any) -> list[Event
             return events
         events += page.events
         cursor = page.cursor
+
+
+def make_certificate(folder: Path) -> None:
+    """A certificate of this machine, `cert.pem`, and its key, `key.pem`."""
+    made = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout {folder}/key.pem"
+    names = f"-out {folder}/cert.pem -addext subjectAltName=DNS:localhost,IP:127.0.0.1"
+    subprocess.run(["openssl", *made.split(), *names.split()], check=True, capture_output=True)
 
 
 def program(name: str) -> str:

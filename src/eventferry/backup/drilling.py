@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import msgspec
 from eventferry.backup.reading import JOBS, Backup
 from eventferry.backup.restoring import restore
 from eventferry.comparing.verifying import Difference, verify
-from eventferry.databases import open_database
+from eventferry.databases import database_at
 from eventferry.errors import StoreExistsError, StoreFullError
 from eventferry.lifecycle import to_the_end
 from eventferry.lines.piping import Transform
@@ -117,7 +116,7 @@ async def _place(store: EventStore | None) -> AsyncIterator[EventStore]:
     await asyncio.to_thread(_tidy)
     folder = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix=_PREFIX)
     try:
-        async with EventStore(partial(open_database, str(Path(folder.name) / "drill.db"), {})) as temporary:
+        async with EventStore(database_at(str(Path(folder.name) / "drill.db"), {})) as temporary:
             yield temporary
     finally:
         await to_the_end(asyncio.to_thread(folder.cleanup))

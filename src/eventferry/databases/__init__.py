@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+from collections.abc import Callable
 from pathlib import PurePath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -142,8 +143,9 @@ def driver_of(name: str, module: str) -> ModuleType:
         ) from None
 
 
-def open_database(url: str, options: dict[str, Any]) -> Database:
-    """The database of a URL. Does not connect.
+def database_at(url: str, options: dict[str, Any]) -> Callable[[], Database]:
+    """What makes the database of a URL. Does not connect. Called again, as in a forked process, it leads to the same
+    place: paths are resolved now, and the folder may be another one by then.
 
     Raises:
         UsageError: the URL or an option is not valid.
@@ -155,13 +157,13 @@ def open_database(url: str, options: dict[str, Any]) -> Database:
     tables = Tables(**{field: str(settings.pop(name, field)) for name, field in _NAMES.items()})
     check_names(tables)
     # It takes a URL without its query, or a plain path, and removes the settings that it knows.
-    database: Database = module.open_url(address.place, tables, settings)
+    make: Callable[[], Database] = module.open_url(address.place, tables, settings)
     _refuse_unknown(address, settings)
-    return database
+    return make
 
 
 def open_foreign(url: str, options: dict[str, Any]) -> ForeignDatabase:
-    """A database with another product's tables, by the same URLs. Does not connect. Raises as `open_database`."""
+    """A database with another product's tables, by the same URLs. Does not connect. Raises as `database_at`."""
     address, settings, module = _opened(url, options)
     database: ForeignDatabase = module.open_foreign(address.place, settings)
     _refuse_unknown(address, settings)

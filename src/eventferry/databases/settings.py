@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from eventferry.errors import UsageError
@@ -26,3 +27,8 @@ def whole_number(settings: dict[str, Any], name: str, default: int) -> int:
     if isinstance(given, bool) or not (text.isascii() and text.isdigit() and 1 <= int(text) <= 10**6):
         raise UsageError(f"{name} must be an integer of at least 1, not {given!r}")
     return int(text)
+
+
+def full_path(path: str) -> str:
+    """A path that stays the same wherever the process goes: connections are opened later. No path stays none."""
+    return os.path.abspath(path) if path else path

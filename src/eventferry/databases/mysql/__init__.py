@@ -40,7 +40,7 @@ from eventferry.databases.mysql.swap import MysqlReplacing
 from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.databases.names import Tables, comment, fact, new_owner, not_a_view
 from eventferry.databases.server import ServerDatabase
-from eventferry.databases.settings import seconds, whole_number
+from eventferry.databases.settings import full_path, seconds, whole_number
 from eventferry.errors import (
     ConcurrentError,
     StoreBusyError,
@@ -63,11 +63,11 @@ _TLS = ("ssl_ca", "ssl_cert", "ssl_key")
 _SHAPES = 8
 
 
-def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> MysqlDatabase:
+def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> Callable[[], MysqlDatabase]:
     """A store in a database: mysql://user:password@host:port/database."""
     ddl.check_names(tables)
     access = _access(address, settings, tables.events)
-    return MysqlDatabase(access, Names(tables), whole_number(settings, "max_connections", 8))
+    return partial(MysqlDatabase, access, Names(tables), whole_number(settings, "max_connections", 8))
 
 
 def open_foreign(address: str, settings: dict[str, Any]) -> MysqlTables:
@@ -98,7 +98,7 @@ def _access(address: str, settings: dict[str, Any], events: str) -> Access:
         "connect_timeout": max(1, round(seconds(settings, "connect_timeout", 10.0))),
     }
     if unix_socket:
-        options["unix_socket"] = str(unix_socket)
+        options["unix_socket"] = full_path(str(unix_socket))
     password = unquote(parts.password) if parts.password else file.get("password")
     if password is None and path is None:
         password = os.environ.get("MYSQL_PWD")
@@ -134,7 +134,7 @@ def _is_here(host: str | None) -> bool:
 def _tls(settings: dict[str, Any], *, is_here: bool) -> dict[str, Any]:
     """The options for TLS. With a certificate authority the server's certificate and name are checked. Another machine
     must have TLS in any case, unless it is said that it need not."""
-    options: dict[str, Any] = {name: str(settings.pop(name)) for name in _TLS if name in settings}
+    options: dict[str, Any] = {name: full_path(str(settings.pop(name))) for name in _TLS if name in settings}
     verify = settings.pop("ssl_verify", None)
     if verify not in (None, "identity", "ca", "none", "off"):
         raise UsageError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from secrets import token_hex
@@ -57,12 +57,16 @@ _UNDONE = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 """The server ended a transaction because of another one: nothing of it is left, and it may simply be run again."""
 
 
-def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> PostgresDatabase:
+def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> Callable[[], PostgresDatabase]:
     """A store at a PostgreSQL URL. What is no option of ours is one of libpq's."""
     schema = str(settings.pop("database_name", "public"))
     busy_timeout, size = _patience_and_size(settings)
-    return PostgresDatabase(
-        _server(address, settings), Names(schema, tables), busy_timeout=busy_timeout, size=size
+    return partial(
+        PostgresDatabase,
+        _server(address, settings),
+        Names(schema, tables),
+        busy_timeout=busy_timeout,
+        size=size,
     )
 
 

@@ -10,7 +10,11 @@ from urllib.parse import quote
 import psycopg
 from psycopg import conninfo
 
+from eventferry.databases.settings import full_path
 from eventferry.errors import UsageError
+
+_FILES = "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir", "passfile"
+_NO_FILE = "system"  # for sslrootcert: the certificate authorities of the system
 
 
 class Server(NamedTuple):
@@ -40,8 +44,11 @@ def server_at(url: str, options: Mapping[str, str]) -> Server:
             "keepalives_count": "3",
             "tcp_user_timeout": "60000",
         }
+        files = {
+            name: full_path(str(known[name])) for name in _FILES if name in known and known[name] != _NO_FILE
+        }
         # What we send and read is UTF-8, whatever the environment, the role or the database has set.
-        full = conninfo.make_conninfo(**defaults | known | {"client_encoding": "UTF8"})
+        full = conninfo.make_conninfo(**defaults | known | files | {"client_encoding": "UTF8"})
     except (psycopg.Error, ValueError) as error:
         words = _without_quotes_of(rest, str(error).strip())
         raise UsageError(f"this is not a valid URL of a PostgreSQL store: {words}") from None

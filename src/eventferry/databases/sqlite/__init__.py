@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import tempfile
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -59,10 +59,12 @@ _JOURNAL_MODES = ("wal", "delete", "truncate", "persist")
 _READERS = 8
 
 
-def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> SqliteDatabase:
+def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> Callable[[], SqliteDatabase]:
     """A store in a file: three slashes for a relative path, four for an absolute one; a plain path as it is."""
-    return SqliteDatabase(
-        path_of(address),
+    path = path_of(address)
+    return partial(
+        SqliteDatabase,
+        None if path == ":memory:" else File(path),
         tables,
         busy_timeout=seconds(settings, "busy_timeout", 60.0),
         journal_mode=settings.pop("journal_mode", None),
@@ -89,11 +91,16 @@ def path_of(address: str) -> str:
 
 
 class SqliteDatabase:
-    """The tables of one store in one file; ":memory:" is a private file that goes with `close`. Without `journal_mode`
-    the file keeps the one that it has ("wal" in a new file)."""
+    """The tables of one store in one file; None is a private file that goes with `close`. Without `journal_mode` the
+    file keeps the one that it has ("wal" in a new file)."""
 
     def __init__(
-        self, path: str, tables: Tables, *, busy_timeout: float = 60.0, journal_mode: str | None = None
+        self,
+        file: File | None,
+        tables: Tables,
+        *,
+        busy_timeout: float = 60.0,
+        journal_mode: str | None = None,
     ) -> None:
         if sqlite3.sqlite_version_info < (3, 35):
             raise MissingExtraError(
@@ -104,9 +111,9 @@ class SqliteDatabase:
         for name in tables:
             quoted(name)
         # As reSolve does: a real file, so that a store in memory is no special case of locks and transactions.
-        self._private = tempfile.mkdtemp(prefix="eventferry-") if path == ":memory:" else None
+        self._private = tempfile.mkdtemp(prefix="eventferry-") if file is None else None
         remove = weakref.finalize(self, _remove_folder, self._private, os.getpid())
-        self._file = File(os.path.join(self._private, "memory.db") if self._private else path)
+        self._file = file or File(os.path.join(self._private or "", "memory.db"))
         self._tables = tables
         self._busy_timeout = busy_timeout
         self._journal_mode = journal_mode
