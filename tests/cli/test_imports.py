@@ -6,15 +6,13 @@ import contextlib
 import gzip
 import sqlite3
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from eventferry import EventStore, StoreUnreachableError
 from tests.support import LONG_AGO, line, make_event, make_lines
 from tests.support.cli import Ferry, new_ferry
-
-if TYPE_CHECKING:
-    from eventferry import EventStore
 
 ferry = pytest.fixture(new_ferry)
 
@@ -320,3 +318,19 @@ def test_a_line_that_is_refused_in_the_middle_leaves_no_new_file(
     source = ferry.file("in.jsonl", make_lines(300) + b"no event\n" + make_lines(300))
     assert "line 301" in ferry.refused(options[0], source, "new.db", *options[1:])
     assert ferry.names() == {source}
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_a_new_store_that_cannot_be_removed_is_told_beside_the_error(
+    ferry: Ferry, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    async def broken(_: object) -> None:
+        raise StoreUnreachableError("the disk is gone")
+
+    monkeypatch.setattr(EventStore, "undo_init", broken)
+    keys = b"threadCounter,threadId,type,timestamp,aggregateId,aggregateVersion,payload"
+    rows = b"\n".join([keys, *(b"%d,0,T,1,a,%d,{}" % (i, i + 1) for i in range(20_000)), b"0,x,T,1,a,2,{}"])
+    source = ferry.file("in", rows if form == "csv" else make_lines(3) + b'{"type":1}\n')
+    first, second = ferry.refused("import", source, "new.db", "--format", form).splitlines()
+    assert "field t" in first
+    assert second == "eventferry: the empty store was not removed: the disk is gone"

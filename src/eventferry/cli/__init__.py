@@ -171,5 +171,9 @@ def _without_passwords(message: str, given: list[str]) -> str:
 
 
 def _tell(error: Exception, given: list[str]) -> None:
-    """Print an error, with the command's options in place of the library's parameters."""
-    say(f"eventferry: {_respelled(_without_passwords(str(error), given))}")
+    """Print an error, and what else went wrong because of it, with the command's options in place of the library's
+    parameters."""
+    # A note of several lines is the traceback of a function of the user's.
+    notes = [note for note in getattr(error, "__notes__", ()) if "\n" not in note]
+    for message in (str(error), *notes):
+        say(f"eventferry: {_respelled(_without_passwords(message, given))}")

@@ -81,11 +81,12 @@ async def made(
     try:
         yield blocks
     except EventferryError as error:
-        await store._undo_init_for(error)
+        told: EventferryError = error
         if isinstance(error, InputError) and isinstance(source, MadeLines):
             told = source.explain(error)
-            if told is not error:
-                raise told from error
+        await store._undo_init_for(told)
+        if told is not error:
+            raise told from error
         raise
 
 
