@@ -36,7 +36,7 @@ from eventferry import (
 from eventferry.archiving import lines as archiving_lines
 from eventferry.lines.marker import archive_of
 from tests.support import NewUrl, Opened, exported, import_lines, make_event
-from tests.support.ends import WAYS, cut_short, left_over, threads
+from tests.support.ends import WAYS, cut_short, left_over, named, threads
 from tests.support.small_backups import KEY, RECIPIENT
 
 COUNT = 300
@@ -363,7 +363,7 @@ async def test_events_are_not_imported_a_second_time_in_place_of_archived_ones(
 async def test_an_archive_that_is_ended_anywhere_is_continued(
     way: str, new_url: NewUrl, repository: Path
 ) -> None:
-    url = new_url()
+    url, name = named(new_url())
     async with open_store(url) as store:
         await store.init()
         await import_lines(store, events())
@@ -382,7 +382,7 @@ async def test_an_archive_that_is_ended_anywhere_is_continued(
             await _each_is_whole(store, before)
     async with open_store(url) as store:
         assert await exported(store) == before
-    assert left_over(url, "", set(threads())) == []
+    assert left_over(url, name, set(threads())) == []
 
 
 async def _cut(way: str, url: str, begin: Callable[[EventStore], Any], at: int) -> None:

@@ -22,6 +22,7 @@ from eventferry import (
     pipeline,
 )
 from eventferry.importing.replace import Replacement
+from eventferry.lines.limits import MAX_ID_LENGTH
 from tests.support import (
     Opened,
     as_dict,
@@ -251,7 +252,7 @@ async def test_what_is_refused_is_told_by_the_aggregate_that_came(opened: Opened
         '[[rule]]\naggregate_from = "/number"\n'
     )
     changes = Changes(rules=tmp_path / "rules.toml")
-    event = make_event(1, payload={"number": "\0"})
+    event = make_event(1, payload={"number": "9" * MAX_ID_LENGTH})
     async with opened() as store:
         with pytest.raises(
             InputError, match="an event of aggregate 'aggregate-1' becomes an event that cannot"

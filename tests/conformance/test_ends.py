@@ -20,7 +20,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -60,6 +59,7 @@ from tests.support.ends import (
     all_over,
     cut_short,
     loop_ended,
+    named,
     over,
     threads,
     thrown_away,
@@ -471,14 +471,6 @@ async def used_in_a_child(store: EventStore, url: str) -> None:
         async with store:
             await store.load_events(limit=1, cursor=None)
             await exported(store)
-
-
-def named(url: str) -> tuple[str, str]:
-    """A URL whose connections the server knows by a name of their own."""
-    if url.startswith("postgresql"):
-        name = url.partition("database_name=")[2]
-        return f"{url}&application_name={name}&busy_timeout={LIMIT}", name
-    return f"{url}?busy_timeout={LIMIT}", urlsplit(url).path.lstrip("/")
 
 
 async def make(url: str, operation: Operation) -> None:

@@ -186,15 +186,15 @@ async def test_rules_of_an_erasure_made_in_python_are_checked_too(
 
 
 @pytest.mark.once
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(Decimal("1.5"), b"1.5"), (Decimal("1e400"), b"1E+400"), (10**30, b"1" + 30 * b"0"), ("1.5", b'"1.5"')],
-)
-async def test_a_number_that_an_erasure_sets_stays_one(opened: Opened, value: Any, text: bytes) -> None:
+@pytest.mark.parametrize("value", [Decimal("1.5"), Decimal("1e400"), 10**30, "1.5"])
+async def test_a_number_that_an_erasure_sets_stays_one(opened: Opened, value: Any) -> None:
     async with opened() as store:
         await import_lines(store, map(person, range(1)))
         await store.erase(Rules(rules=(Rule(set={"/number": value}),)))
-        assert b'"number":%b,' % text in await exported(store)
+        found = json.loads(
+            await exported(store), parse_int=Decimal, parse_float=Decimal
+        )  # however it is spelled
+        assert found["payload"]["number"] == value
 
 
 @pytest.mark.once

@@ -22,7 +22,6 @@ from eventferry import (
     verify,
     verify_secrets,
 )
-from eventferry.databases.dialect import Dialect
 from eventferry.syncing import sync as syncing
 from tests.support import (
     LONG_AGO,
@@ -219,7 +218,8 @@ async def test_a_standby_that_lags_behind_what_was_synced_may_catch_up(
         await save(source, "a", 1)
         await target.sync(source)
         restore(url, behind)
-        monkeypatch.setattr(Dialect, "is_standby", "1")
+        async with source._database.reading() as reading:
+            monkeypatch.setattr(type(reading.dialect), "is_standby", "TRUE")
         with pytest.raises(CursorAheadError) as refused:
             await target.sync(source)
         assert refused.value.is_standby

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import anyio
 import psycopg
@@ -221,6 +221,14 @@ def threads() -> set[threading.Thread]:
 def doing(thread: threading.Thread) -> str:
     frame = sys._current_frames().get(thread.ident or 0)
     return f"{thread.name}: {''.join(traceback.format_stack(frame))}"
+
+
+def named(url: str) -> tuple[str, str]:
+    """A URL whose connections the server knows by a name of their own."""
+    if url.startswith("postgresql"):
+        name = url.partition("database_name=")[2]
+        return f"{url}&application_name={name}&busy_timeout={LIMIT}", name
+    return f"{url}?busy_timeout={LIMIT}", urlsplit(url).path.lstrip("/")
 
 
 def left_over(url: str, name: str, before: set[threading.Thread]) -> list[str]:
