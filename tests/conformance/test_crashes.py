@@ -413,7 +413,12 @@ async def test_a_commit_killed_at_any_moment_leaves_the_import_open_or_the_event
                 assert not done
                 assert description.open_import.id == import_id
                 assert description.event_count == before
-                assert await store.commit_incremental_import(import_id) == ImportReport(n, 0, 0)
+                try:
+                    assert await store.commit_incremental_import(import_id) == ImportReport(n, 0, 0)
+                except (
+                    ImportNotFoundError
+                ):  # the server carried out what the dead one had sent, a moment later
+                    assert (await store.describe()).event_count == before + n
         assert (await store.describe()).event_count == n * (rounds + 1)
 
 

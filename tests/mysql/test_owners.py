@@ -75,8 +75,8 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def renaming(database: Database) -> set[int]:
-    """The connections that are about to rename tables."""
-    listed = "SELECT id FROM information_schema.processlist WHERE db = '{}' AND info LIKE 'RENAME%'"
+    """The connections that are about to rename the events: a marker gets its name by a RENAME too."""
+    listed = "SELECT id FROM information_schema.processlist WHERE db = '{}' AND info LIKE 'RENAME%`events`%'"
     return {connection for (connection,) in database.run(listed.format(database.name))}
 
 

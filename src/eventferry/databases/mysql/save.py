@@ -79,11 +79,13 @@ class Saver:
         FROM DUAL WHERE ROW_COUNT() = 1"""
             for step in range(len(self._save.events))
         )
+        # MariaDB cannot say whose rows it locks; MySQL would ask for the right to change the events.
+        locked = "FOR UPDATE" if connection.is_mariadb else "FOR UPDATE OF t"
         # Few statements: each costs the server, and us, more than most of what is in it.
         statements = [
             f"""SELECT e.timestamp INTO @last FROM {self._threads} AS t LEFT JOIN {self._events} AS e
               ON e.threadId = t.threadId AND e.threadCounter = t.threadCounter - 1
-            WHERE t.threadId = %(thread)s FOR UPDATE""",
+            WHERE t.threadId = %(thread)s {locked}""",
             *behind,
             f"""UPDATE {self._threads} SET threadCounter = LAST_INSERT_ID(threadCounter)
               + IF(threadCounter + %(number)s <= {MAX_COUNTER + 1}, %(number)s, NULL)
