@@ -362,6 +362,12 @@ async def test_an_unknown_key_is_refused_unless_that_was_asked_for(tmp_path: Pat
             make_lines(1).replace(b"{", b'{"start_time":1,', 1),
             "(ignoreUnknownKeys=true drops unknown keys)",
         ),
+        (
+            "POST",
+            "/events",
+            b'{"type":"T","aggregateId":"a","aggregateVersion":1,"extra":1}',
+            "unknown key; known keys: threadCounter, threadId, type, timestamp, aggregateId, aggregateVersion, payload",
+        ),
         ("GET", "/events?startTime=5&finishTime=1", b"", "startTime is later than finishTime"),
         ("GET", "/events?start_time=5", b"", "unknown parameter 'start_time'"),
     ],

@@ -21,7 +21,7 @@ from eventferry.lines.limits import (
 )
 from eventferry.lines.marker import refuse_marker
 from eventferry.lines.payload import encode_payload, plain_text
-from eventferry.lines.refusal import fault_in
+from eventferry.lines.refusal import fault_in, refused
 
 
 class _NewEvent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -64,7 +64,7 @@ def _converted(event: EventInput, shape: type[_NewEvent]) -> _NewEvent:
         fault = fault_in(plain, shape)
         if fault is None:
             raise
-        raise InputError(fault.reason, field=fault.field) from None
+        raise refused(fault, may_ignore=shape is _NewEvent) from None
 
 
 def _of_plain_classes(event: Mapping[str, Any]) -> dict[str, Any]:

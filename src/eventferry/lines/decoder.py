@@ -190,7 +190,8 @@ class LineDecoder:
         try:
             event = decoder.decode(line)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-            raise refused_line(line, cast(type[msgspec.Struct], decoder.type)) from None
+            shape = cast(type[msgspec.Struct], decoder.type)
+            raise refused_line(line, shape, may_ignore=shape in (Line, _NewLine)) from None
         payload = bytes(event.payload)
         plain = PLAIN.match(line) or PLAIN_NEW.match(line)
         if plain is None or plain.end() + len(payload) + 1 != len(line):

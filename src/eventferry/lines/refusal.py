@@ -42,7 +42,7 @@ class Fault(NamedTuple):
     def reason(self) -> str:
         """In words, without the field."""
         if self.problem == "unknown":
-            return "unknown key (ignore_unknown_keys=True drops unknown keys)"
+            return f"unknown key; known keys: {self.wanted}"
         if self.problem == "missing":
             is_position = self.field in ("threadId", "threadCounter")
             return (
@@ -71,8 +71,9 @@ def fault_in(members: Mapping[str, Any], shape: type[msgspec.Struct], *, strict:
     return None
 
 
-def refused_line(line: bytes, shape: type[msgspec.Struct]) -> InputError:
-    """The error, without a place, for a line that does not decode as `shape`."""
+def refused_line(line: bytes, shape: type[msgspec.Struct], *, may_ignore: bool = False) -> InputError:
+    """The error, without a place, for a line that does not decode as `shape`; `may_ignore`: the caller could have
+    unknown keys dropped."""
     try:
         line.decode()
     except UnicodeDecodeError as error:
@@ -91,6 +92,13 @@ def refused_line(line: bytes, shape: type[msgspec.Struct]) -> InputError:
         return InputError("is not an event") if key is None else _twice(key)
     if fault.problem == "wrong" and lone_surrogate(bytes(members[fault.field])) is not None:
         return InputError(LONE_SURROGATE, field=fault.field)
+    return refused(fault, may_ignore=may_ignore)
+
+
+def refused(fault: Fault, *, may_ignore: bool) -> InputError:
+    """The error for a fault; of an unknown key it says how to have it dropped, if the caller may."""
+    if may_ignore and fault.problem == "unknown":
+        return InputError("unknown key (ignore_unknown_keys=True drops unknown keys)", field=fault.field)
     return InputError(fault.reason, field=fault.field)
 
 
