@@ -4,7 +4,8 @@ python -m benchmarks.ours OPERATION STORE [ARGUMENT]
 
 It runs in a process of its own, as the command and the service do. With EVENTFERRY_BENCH_LIBRARY in the environment
 it runs as in somebody else's, where a SQLite file is opened by Python's own library, and with EVENTFERRY_BENCH_SYNC
-likewise, by the names without await. With EVENTFERRY_BENCH_STEPS it tells how long
+likewise, by the names without await. With EVENTFERRY_BENCH_GAPS a save may leave out versions, as every one could
+before that was refused. With EVENTFERRY_BENCH_STEPS it tells how long
 each step took, which costs a little.
 """
 
@@ -29,6 +30,9 @@ PAGE = 1000
 CLIENTS = 100
 TEN = 10
 HUNDRED = 100
+
+SAVED = {"allow_gaps": True} if "EVENTFERRY_BENCH_GAPS" in os.environ else {}
+"""Options of every save."""
 
 timer = Timer()
 """Of the calls of the operation, where it consists of many."""
@@ -78,8 +82,9 @@ async def _incremental(store: EventStore, file: str) -> int:
 
 async def _save(store: EventStore, aggregate: str, count: int) -> None:
     for version in range(1, count + 1):
+        event = _event(version) | {"aggregateId": aggregate, "aggregateVersion": version}
         with timer.call():
-            await store.save_event(_event(version) | {"aggregateId": aggregate, "aggregateVersion": version})
+            await store.save_event(event, **SAVED)
 
 
 def _event(version: int) -> dict[str, object]:
