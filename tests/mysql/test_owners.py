@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import secrets
 import threading
 import time
@@ -25,8 +26,10 @@ from eventferry import (
     check,
     open_store,
 )
+from eventferry.database import StageKind
 from eventferry.databases.mysql import owners
 from eventferry.databases.mysql.connection import Connection
+from eventferry.databases.mysql.tables import quoted
 from eventferry.importing.stream import ImportStream
 from tests.support import exported, import_lines, line, make_event, make_lines
 from tests.support.mysql import RESOLVE_FREEZE, Database, made_on
@@ -394,3 +397,19 @@ async def test_a_store_that_is_called_as_the_marker_of_another_is_taken_for_none
         assert (await store.describe()).event_count == 1
     for name in names:
         assert database.run(f"SELECT COUNT(*) FROM `{name}`") == [(9,)]
+
+
+@pytest.mark.parametrize("kind", ["replace", "parts", "merge", "open"])
+async def test_a_reader_that_began_before_a_stage_was_removed_does_not_wait_for_it(
+    database: Database, kind: StageKind
+) -> None:
+    async with open_store(database.url) as store, open_store(database.url) as other:
+        await store.init()
+        stream = await begun(store, OTHER)
+        async with other._database.reading() as reading:
+            await reading.heads()
+            staged = [name for name in database.tables() if re.search("-[0-9a-f]{12}", name)]
+            database.run(f"DROP TABLE {', '.join(map(quoted, staged))}")
+            async with asyncio.timeout(5):
+                assert await reading.stages(kind) == []
+        await stream.abort(StoreBusyError())

@@ -9,7 +9,6 @@ name, and back if it was another one.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -136,20 +135,23 @@ def stages(connection: Connection, names: Names, kind: StageKind, look: Look) ->
             Stage(fact(beside[name], "STAGE", "id") or "", kind, name, fact(beside[name], "STAGE", "owner"))
             for name in names.merge_stages(beside)
         ]
+    before: dict[str, str] | None = None
     while True:
-        with contextlib.suppress(_Renamed):
-            return _whole_stages(connection, names, kind, look)
+        beside = beside_the_events(connection, names)
+        whole = (owner for owner in names.imports(beside) if set(names.import_of(owner)) <= beside.keys())
+        try:
+            found = [_whole_stage(names, owner, kind, beside, look) for owner in whole]
+        except _Renamed:
+            # MySQL shows the names that there were when a reading began, however often it is asked.
+            if beside == before:
+                return []
+            before = beside
+        else:
+            return [stage for stage in found if stage is not None][:1]
 
 
 class _Renamed(Exception):  # noqa: N818 -- no error: it is looked again
     """A stage was taken over, or dropped, between the look at the names and the look into the table."""
-
-
-def _whole_stages(connection: Connection, names: Names, kind: StageKind, look: Look) -> list[Stage]:
-    beside = beside_the_events(connection, names)
-    whole = (owner for owner in names.imports(beside) if set(names.import_of(owner)) <= beside.keys())
-    found = (_whole_stage(names, owner, kind, beside, look) for owner in whole)
-    return [stage for stage in found if stage is not None][:1]
 
 
 def _whole_stage(
