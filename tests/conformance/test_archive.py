@@ -35,6 +35,7 @@ from eventferry import (
 )
 from eventferry.archiving import lines as archiving_lines
 from eventferry.lines.marker import archive_of
+from eventferry.state import archives
 from tests.support import NewUrl, Opened, exported, import_lines, make_event
 from tests.support.ends import WAYS, cut_short, left_over, named, threads
 from tests.support.small_backups import KEY, RECIPIENT
@@ -338,6 +339,13 @@ async def test_an_encrypted_chain_is_read_back_with_a_key(
 
 async def _one(block: bytes) -> Any:
     yield block
+
+
+async def test_a_reader_that_began_before_the_table_of_archives_was_made_finds_none(opened: Opened) -> None:
+    async with opened() as store, store._database.reading() as reading:
+        await reading.heads()
+        await archives.make_table(store._database)
+        assert await archives.load(reading) == []
 
 
 @pytest.mark.once

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from pymysql.err import MySQLError
+
 from eventferry.database import (
     NOTHING,
     Filter,
@@ -26,7 +28,7 @@ from eventferry.database import (
 )
 from eventferry.databases.dialect import Value
 from eventferry.databases.mysql import markers
-from eventferry.databases.mysql.connection import Connection, Values
+from eventferry.databases.mysql.connection import DEFINITION_CHANGED, Connection, Values, number_of
 from eventferry.databases.mysql.dialect import MysqlDialect, begins
 from eventferry.databases.mysql.inspect import inspect
 from eventferry.databases.mysql.markers import comment_of, freeze_of
@@ -141,7 +143,12 @@ class MysqlReading:
 
     @threaded
     def ask(self, statement: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
-        return self.connection.query(statement, values)
+        try:
+            return self.connection.query(statement, values)
+        except MySQLError as error:
+            if number_of(error) != DEFINITION_CHANGED:
+                raise
+            return []  # of a table that was made after this reading began it sees nothing
 
     @threaded
     def state(self) -> State:
