@@ -16,6 +16,7 @@ from eventferry import (
     StoreFrozenError,
     open_store,
 )
+from eventferry.database import StageKind
 from tests.support import (
     FAR_FUTURE,
     NewUrl,
@@ -225,4 +226,19 @@ async def test_a_frozen_store_refuses_every_step_but_rollback(opened: Opened) ->
             await store.begin_incremental_import()
         await store.unfreeze()
         assert await exported(store) == before[0]
+        assert (await store.describe()).open_import is None
+
+
+@pytest.mark.parametrize("kind", ["open", "parts"])
+async def test_a_reader_that_began_before_an_import_was_rolled_back_is_not_stopped_by_it(
+    opened: Opened, kind: StageKind
+) -> None:
+    async with opened() as store:
+        is_open = kind == "open"
+        import_id = await (store.begin_incremental_import() if is_open else store.begin_import())
+        async with store._database.reading() as reading:
+            await reading.heads()
+            await (store.rollback_incremental_import if is_open else store.rollback_import)(import_id)
+            async with asyncio.timeout(5):
+                assert [stage.id for stage in await reading.stages(kind)] in ([], [import_id])
         assert (await store.describe()).open_import is None
