@@ -37,7 +37,7 @@ from eventferry.archiving import lines as archiving_lines
 from eventferry.lines.marker import archive_of
 from eventferry.state import archives
 from tests.support import NewUrl, Opened, exported, import_lines, make_event
-from tests.support.ends import WAYS, cut_short, left_over, named, threads
+from tests.support.ends import WAYS, all_over, cut_short, named, threads
 from tests.support.small_backups import KEY, RECIPIENT
 
 COUNT = 300
@@ -390,7 +390,7 @@ async def test_an_archive_that_is_ended_anywhere_is_continued(
             await _each_is_whole(store, before)
     async with open_store(url) as store:
         assert await exported(store) == before
-    assert left_over(url, name, set(threads())) == []
+    all_over(url, name, set(threads()))
 
 
 async def _cut(way: str, url: str, begin: Callable[[EventStore], Any], at: int) -> None:
