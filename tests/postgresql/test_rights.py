@@ -21,7 +21,11 @@ from eventferry import (
     ImportNotFoundError,
     NotFrozenError,
     ReadOnlyStoreError,
+    Rule,
+    Rules,
     StoreFrozenError,
+    archive,
+    back_up,
     open_source,
     open_store,
     pipeline,
@@ -247,6 +251,55 @@ async def test_who_may_insert_and_update_saves_and_appends(new_url: NewUrl) -> N
                 await store.incremental_import([at(FAR_FUTURE, 1)])
             assert (await store.describe()).event_count == 314
     assert tables(url) == STORE_TABLES
+
+
+async def test_who_may_only_read_backs_up_a_store_whose_first_erasure_and_archive_come_later(
+    new_url: NewUrl, tmp_path: Path
+) -> None:
+    url = new_url()
+    await fill(url)
+    with role(url, *READER) as reader:
+        async with open_store(url) as store, open_store(reader) as other:
+            await import_lines(
+                store, [make_event(i, payload={"note": "n" * 100}) for i in range(99)], replace=True
+            )
+            await back_up(store, tmp_path / "one")
+            await store.erase(Rules(rules=(Rule(redact=("/name",)),)))
+            await archive(store, tmp_path / "one", until=FAR_FUTURE)
+            await back_up(other, tmp_path / "one")
+            assert len(await other.archives()) == 1
+
+
+async def test_who_may_save_uses_tables_that_another_has_made_and_the_owner_those_of_who_may_save(
+    new_url: NewUrl,
+) -> None:
+    url = new_url()
+    await fill(url)
+    with role(url, "schema: USAGE, CREATE", *SAVER[1:]) as saver:
+        async with open_store(url) as store, open_store(saver) as other:
+            await other.append_events("a", [{"type": "T"}], idempotency_key="one")
+            await store.append_events("b", [{"type": "T"}], idempotency_key="two")
+            await store.erase(Rules(rules=(Rule(redact=("/number",)),)))
+            late = {"type": "T", "timestamp": FAR_FUTURE, "aggregateId": "late"}
+            assert (await other.incremental_import([late])).imported == 1
+
+
+async def test_a_save_that_may_not_remove_a_dead_freeze_says_who_may_and_unfreeze_does(
+    new_url: NewUrl,
+) -> None:
+    url = new_url()
+    await fill(url)
+    with role(url, *SAVER) as saver:
+        async with open_store(url) as store, open_store(saver) as other:
+            export = store.export_events(maintenance_mode=AUTO)
+            await anext(export)
+            rows(url, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+            with pytest.raises(ReadOnlyStoreError, match="unfreeze it as a user who may freeze it"):
+                await other.save_event(SAVED)
+            with pytest.raises(NotFrozenError):
+                await store.unfreeze()
+            await other.save_event(SAVED)
+            await export.aclose()
 
 
 async def test_who_may_create_in_the_schema_freezes_and_imports_incrementally_but_replaces_nothing(

@@ -115,6 +115,11 @@ class Dialect:
         """Why a JSON value would not survive in a column; None if it would."""
         return None
 
+    def grants(self, table: str) -> tuple[str, tuple[Value, ...]] | None:
+        """A statement for the statements that give a new table the rights that there are to the events; None where a
+        store has no rights of its own, or rights to a database are the rule."""
+        return None
+
     @property
     def estimate(self) -> str | None:
         """An expression that estimates the number of events; None where counting is all there is."""

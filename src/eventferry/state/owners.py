@@ -28,7 +28,13 @@ from eventferry.database import (
     Writing,
     WritingKind,
 )
-from eventferry.errors import AlreadyFrozenError, NotFrozenError, StoreBusyError, StoreFrozenError
+from eventferry.errors import (
+    AlreadyFrozenError,
+    NotFrozenError,
+    ReadOnlyStoreError,
+    StoreBusyError,
+    StoreFrozenError,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,7 +90,13 @@ async def writing(
             looks = kind != "shared" or frozen == "refuse"
             marker: Freeze | None = await transaction.freeze() if looks else None
             if marker is not None and is_alive.get(marker.owner or "") is False:
-                marker = None if await transaction.change_freeze(marker, None) else marker
+                try:
+                    marker = None if await transaction.change_freeze(marker, None) else marker
+                except ReadOnlyStoreError as error:
+                    raise ReadOnlyStoreError(
+                        f"the store {database.life.name} was frozen by an operation that is dead, and this user may "
+                        f"not remove what is left of that: unfreeze it as a user who may freeze it ({error})"
+                    ) from error
             if marker is None or (owner is not None and marker.owner == owner):
                 yield transaction
                 return
@@ -157,11 +169,12 @@ async def unfreeze_by_user(database: Database) -> None:
     """Remove the freeze, whose ever it is. Raises NotFrozenError."""
     async with writing(database, "exclusive", frozen="allow") as transaction:
         marker = await transaction.freeze()
-        if marker is None:
-            raise NotFrozenError("the store is not frozen")
+        is_frozen = marker is not None
         # reSolve may set or remove one at any time.
         while marker is not None and not await transaction.change_freeze(marker, None):
             marker = await transaction.freeze()
+    if not is_frozen:  # told behind the commit: that of a dead owner is gone then
+        raise NotFrozenError("the store is not frozen")
 
 
 async def leave(database: Database, owner: str, *stages: Stage) -> None:

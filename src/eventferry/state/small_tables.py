@@ -66,6 +66,10 @@ class KeptTable(NamedTuple):
             parts.append(f"UNIQUE ({', '.join(map(dialect.column, self.unique))})")
         table, *_ = self.names(writing)
         await writing.change(f"CREATE TABLE IF NOT EXISTS {table}({', '.join(parts)}){dialect.of_table}")
+        # Whoever may read or change the events may do so here: a backup by a user who may only read needs erasures.
+        if (grants := dialect.grants(self.name(dialect.tables))) is not None:
+            for (grant,) in await writing.ask(*grants):
+                await writing.change(grant.replace("%", "%%"))
 
 
 def text_of(value: Any) -> str:

@@ -55,6 +55,16 @@ class PostgresDialect(Dialect):
             (self.value(table),),
         )
 
+    def grants(self, table: str) -> tuple[str, tuple[Value, ...]]:
+        return (
+            """SELECT format('GRANT %%s ON TABLE %%s TO %%s', string_agg(DISTINCT privilege_type, ', '),
+              to_regclass(%s), coalesce(nullif(grantee, 0)::regrole::text, 'PUBLIC'))
+            FROM pg_class, aclexplode(coalesce(relacl, acldefault('r', relowner)))
+            WHERE oid = to_regclass(%s) AND privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
+            GROUP BY grantee""",
+            (self.value(table), self.value(self.tables.events)),
+        )
+
     def value(self, table: str) -> str:
         """A table's name as `to_regclass` takes it."""
         return self.table(table).replace("%%", "%")
