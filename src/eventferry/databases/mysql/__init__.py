@@ -85,7 +85,9 @@ def _access(address: str, settings: dict[str, Any], events: str) -> Access:
         raise UsageError("the address of a MySQL store has no whole number as its port") from None
     database = unquote(parts.path[1:])
     if not database or "/" in database:
-        raise UsageError("the address of a MySQL store ends in the name of a database: mysql://host/database")
+        raise UsageError(
+            "the address of a MySQL store ends in the name of a database, without a / in it: mysql://host/database"
+        )
     path = settings.pop("read_default_file", None)
     file = {} if path is None else read_options(str(path))
     host, unix_socket = unquote(parts.hostname or ""), settings.pop("unix_socket", None)
