@@ -114,6 +114,11 @@ def snapshot(url: str) -> list[Any]:
     return found
 
 
+def kill_owners(url: str) -> None:
+    """Cut off whoever holds the lock of an owner: its freeze is then a dead one's."""
+    rows(url, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+
+
 async def fill(url: str) -> None:
     async with open_store(url) as store:
         await store.init()
@@ -216,7 +221,7 @@ async def test_who_may_only_read_sees_a_running_freeze_and_takes_that_of_the_dea
             export = writer.export_events(maintenance_mode=AUTO)
             await anext(export)
             assert (await store.describe()).frozen_by == "operation"
-            rows(url, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+            kill_owners(url)
             before = snapshot(url)
             assert (await store.describe()).is_frozen is False
             assert (await exported(store)).startswith(make_lines(300))
@@ -293,7 +298,7 @@ async def test_a_save_that_may_not_remove_a_dead_freeze_says_who_may_and_unfreez
         async with open_store(url) as store, open_store(saver) as other:
             export = store.export_events(maintenance_mode=AUTO)
             await anext(export)
-            rows(url, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+            kill_owners(url)
             with pytest.raises(ReadOnlyStoreError, match="unfreeze it as a user who may freeze it"):
                 await other.save_event(SAVED)
             with pytest.raises(NotFrozenError):
