@@ -20,6 +20,8 @@ from eventferry import (
     AUTO,
     EventStore,
     NotFrozenError,
+    Rule,
+    Rules,
     StoreBusyError,
     StoreFrozenError,
     UnsupportedStoreError,
@@ -31,6 +33,7 @@ from eventferry.databases.mysql import owners
 from eventferry.databases.mysql.connection import Connection
 from eventferry.databases.mysql.tables import quoted
 from eventferry.importing.stream import ImportStream
+from eventferry.state import erasures
 from tests.support import exported, import_lines, line, make_event, make_lines
 from tests.support.mysql import RESOLVE_FREEZE, Database, made_on
 from tests.support.servers import FOLDER, MariaDb, new_server
@@ -413,3 +416,15 @@ async def test_a_reader_that_began_before_a_stage_was_removed_does_not_wait_for_
             async with asyncio.timeout(5):
                 assert await reading.stages(kind) == []
         await stream.abort(StoreBusyError())
+
+
+async def test_a_reader_that_began_before_a_table_was_rebuilt_reads_what_is_in_it(database: Database) -> None:
+    async with open_store(database.url) as store:
+        await store.init()
+        await import_lines(store, make_lines(9))
+        await store.erase(Rules(rules=(Rule(redact=("/number",)),)))
+        async with store._database.reading() as reading:
+            await reading.heads()
+            database.run("ALTER TABLE `events-erasures` FORCE")
+            assert len(await erasures.load(reading)) == 1
+        assert len((await store.erased()).erasures) == 1

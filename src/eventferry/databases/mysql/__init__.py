@@ -222,7 +222,7 @@ class MysqlDatabase(ServerDatabase[Connection]):
             try:
                 yield reading
             finally:
-                await reading.connection.run(reading.connection.roll_back)
+                await reading.connection.run(reading.undo)
 
     def _begin_reading(self, connection: Connection) -> MysqlReading:
         # Without a snapshot of its own: the look at the events keeps them from being replaced, and takes it. MySQL

@@ -137,6 +137,11 @@ class MysqlReading:
         self._events = quoted(names.tables.events)
         self._threads = quoted(names.threads)
 
+    def undo(self) -> None:
+        """End the transaction, of which nothing stays."""
+        self.connection.roll_back()
+        self.connection.end()
+
     @property
     def tables(self) -> Tables:
         return self.names.tables
@@ -148,7 +153,8 @@ class MysqlReading:
         except MySQLError as error:
             if number_of(error) != DEFINITION_CHANGED:
                 raise
-            return []  # of a table that was made after this reading began it sees nothing
+            # The table was made, or rebuilt, after this reading began: it can only be read as it is now.
+            return self.connection.apart(statement, values)
 
     @threaded
     def state(self) -> State:
