@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eventferry import ChangeError, RulesError
-from eventferry.changing.pointers import Document, Pointer, parsed
+from eventferry.changing.pointers import Document, Pointer, closed, opened, parsed
 from tests.support import examples
 
 NAMES = st.sampled_from(["a", "b", "c", "", "é", 'q"', "x/y", "m~n", "0", "1", "\n"])
@@ -51,6 +51,14 @@ def values(draw: Any, depth: int = 3) -> str:
         return "[" + ",".join(draw(st.lists(values(depth - 1), max_size=3))) + "]"
     members = draw(st.lists(st.tuples(NAMES, values(depth - 1)), max_size=4))
     return "{" + ",".join(f'"{spelled(name, draw)}":{value}' for name, value in members) + "}"
+
+
+def of_text(text: str) -> Document:
+    return opened([msgspec.Raw(text.encode())])[0]
+
+
+def text_of(document: Document) -> bytes:
+    return bytes(closed([document])[0])
 
 
 pointers = st.lists(st.one_of(NAMES, st.just(None)), max_size=4).map(tuple)
@@ -111,27 +119,27 @@ def texts_left(text: bytes) -> list[bytes]:
 @settings(max_examples=examples(150))
 @example('{"a":1,"\\u0061":2}', ("a",))
 def test_a_value_is_replaced_where_the_pointer_finds_it(text: str, pointer: Pointer) -> None:
-    document = Document(msgspec.Raw(text.encode()))
+    document = of_text(text)
     expected = [read(text.encode())]
     places = found(expected, pointer)
     for holder, at in places:
         holder[at] = Number("17")
     assert document.replace(pointer, lambda _: msgspec.Raw(b"17")) == len(places)
-    assert read(bytes(document.text)) == expected[0]
+    assert read(text_of(document)) == expected[0]
 
 
 @given(values(), pointers)
 @settings(max_examples=examples(150))
 def test_what_is_replaced_by_itself_leaves_the_text_byte_for_byte(text: str, pointer: Pointer) -> None:
-    document = Document(msgspec.Raw(text.encode()))
+    document = of_text(text)
     document.replace(pointer, lambda value: value)
-    assert bytes(document.text) == text.encode()
+    assert text_of(document) == text.encode()
 
 
 @given(values(), pointers)
 @settings(max_examples=examples(150))
 def test_all_text_but_that_which_is_replaced_stays_as_it_is_spelled(text: str, pointer: Pointer) -> None:
-    document = Document(msgspec.Raw(text.encode()))
+    document = of_text(text)
     taken: list[bytes] = []
 
     def mark(value: msgspec.Raw) -> msgspec.Raw:
@@ -139,7 +147,7 @@ def test_all_text_but_that_which_is_replaced_stays_as_it_is_spelled(text: str, p
         return msgspec.Raw(b'"\x7fMARK\x7f"')
 
     document.replace(pointer, mark)
-    parts = bytes(document.text).split(b'"\x7fMARK\x7f"')
+    parts = text_of(document).split(b'"\x7fMARK\x7f"')
     assert len(parts) == len(taken) + 1
     again = b"".join(part + value for part, value in zip(parts, [*taken, b""], strict=True))
     assert again == text.encode()
@@ -148,7 +156,7 @@ def test_all_text_but_that_which_is_replaced_stays_as_it_is_spelled(text: str, p
 @given(values(), pointers.filter(bool))
 @settings(max_examples=examples(150))
 def test_members_and_elements_are_removed(text: str, pointer: Pointer) -> None:
-    document = Document(msgspec.Raw(text.encode()))
+    document = of_text(text)
     expected = [read(text.encode())]
     count = 0
     for holder, at in found(expected, pointer[:-1]):
@@ -162,13 +170,13 @@ def test_members_and_elements_are_removed(text: str, pointer: Pointer) -> None:
             count += len(indexes)
             holder[at] = [value for index, value in enumerate(inner) if index not in indexes]
     assert document.remove(pointer) == count
-    assert read(bytes(document.text)) == expected[0]
+    assert read(text_of(document)) == expected[0]
 
 
 @given(values(), pointers)
 @settings(max_examples=examples(150))
 def test_a_value_is_set_where_it_is_and_made_in_an_object_that_is_there(text: str, pointer: Pointer) -> None:
-    document = Document(msgspec.Raw(text.encode()))
+    document = of_text(text)
     expected = [read(text.encode())]
     places = found(expected, pointer)
     if not pointer:
@@ -182,7 +190,7 @@ def test_a_value_is_set_where_it_is_and_made_in_an_object_that_is_there(text: st
             inner.members.append([pointer[-1], Number("17")])
             places.append((inner.members, 0))
     assert document.set(pointer, msgspec.Raw(b"17")) == len(places)
-    assert read(bytes(document.text)) == expected[0]
+    assert read(text_of(document)) == expected[0]
 
 
 @given(
@@ -193,10 +201,10 @@ def test_a_value_is_set_where_it_is_and_made_in_an_object_that_is_there(text: st
 def test_several_edits_give_what_they_give_one_after_the_other(
     text: str, edits: list[tuple[str, Pointer]]
 ) -> None:
-    together = Document(msgspec.Raw(text.encode()))
-    alone = msgspec.Raw(text.encode())
+    together = of_text(text)
+    alone = text
     for kind, pointer in edits:
-        document = Document(alone)
+        document = of_text(alone)
         for each in (together, document):
             if kind == "replace":
                 each.replace(pointer, lambda _: msgspec.Raw(b"null"))
@@ -204,14 +212,26 @@ def test_several_edits_give_what_they_give_one_after_the_other(
                 each.remove(pointer)
             else:
                 each.set(pointer, msgspec.Raw(b'{"a":[1.0]}'))
-        alone = document.text
-    assert bytes(together.text) == bytes(alone)
+        alone = text_of(document).decode()
+    assert text_of(together) == alone.encode()
+
+
+@given(st.lists(values(), max_size=4), pointers)
+@settings(max_examples=examples(100))
+def test_texts_that_are_taken_apart_together_become_what_each_becomes_alone(
+    texts: list[str], pointer: Pointer
+) -> None:
+    together = opened([msgspec.Raw(text.encode()) for text in texts])
+    alone = [of_text(text) for text in texts]
+    for document in (*together, *alone):
+        document.replace(pointer, lambda _: msgspec.Raw(b"null"))
+    assert list(map(bytes, closed(together))) == list(map(text_of, alone))
 
 
 def edited(text: str, name: str, *arguments: Any) -> str:
-    document = Document(msgspec.Raw(text.encode()))
+    document = of_text(text)
     getattr(document, name)(*arguments)
-    return bytes(document.text).decode()
+    return text_of(document).decode()
 
 
 def test_a_value_is_copied_as_it_is_spelled() -> None:
@@ -232,10 +252,10 @@ def test_values_are_copied_within_each_element() -> None:
 
 
 def test_a_copy_does_not_change_with_what_it_was_copied_from() -> None:
-    document = Document(msgspec.Raw(b'{"a":{"x":1}}'))
+    document = of_text('{"a":{"x":1}}')
     document.copy((), ("a",), ("b",))
     document.set(("a", "x"), msgspec.Raw(b"2"))
-    assert bytes(document.text) == b'{"a":{"x":2},"b":{"x":1}}'
+    assert text_of(document) == b'{"a":{"x":2},"b":{"x":1}}'
 
 
 def test_a_member_is_renamed_in_its_place() -> None:

@@ -239,19 +239,30 @@ def test_rules_made_in_python_are_checked_too() -> None:
         Changes(rules=Rules(rules=(Rule(drop=True), Rule())))
 
 
+def change_among_others(folder: Path, rules: str, payload: str) -> None:
+    """Change an event that stands between two others."""
+    first, second, third = (line(make_event(number, payload=0)) for number in range(3))
+    between = second.replace(b'"payload":0}', b'"payload":%b}' % payload.encode())
+    Changes(rules=rules_of(folder, rules)).change(first + between + third)
+
+
 def test_an_id_that_becomes_too_long_is_refused_by_its_event(tmp_path: Path) -> None:
     rules = '[[rule]]\naggregate_from = "/text"\n'
     with pytest.raises(
-        InputError, match="line 1, byte 0, field aggregateId: the event at threadId 0, threadCounter 0 "
+        InputError, match=r"line 2, byte [0-9]+, field aggregateId: the event at threadId 1, threadCounter 0 "
     ):
-        after(tmp_path, rules, json.dumps({"text": "x" * 700}))
+        change_among_others(tmp_path, rules, json.dumps({"text": "x" * 700}))
 
 
 def test_a_payload_that_becomes_too_deep_is_refused_by_its_event(tmp_path: Path) -> None:
     rules = '[[rule]]\ncopy = {"/deep" = "/a/a/a/a"}\n'
     deep = "[" * 498 + "]" * 498
-    with pytest.raises(InputError, match=r"field payload: the event at .*: nests more than 500 levels deep"):
-        after(tmp_path, rules, f'{{"deep":{deep},"a":{{"a":{{"a":{{}}}}}},"text":"{"x" * 1000}"}}')
+    with pytest.raises(
+        InputError, match=r"line 2, .* field payload: the event at .*: nests more than 500 levels deep"
+    ):
+        change_among_others(
+            tmp_path, rules, f'{{"deep":{deep},"a":{{"a":{{"a":{{}}}}}},"text":"{"x" * 1000}"}}'
+        )
 
 
 def test_an_element_of_an_array_has_no_name_that_could_be_another(tmp_path: Path) -> None:
@@ -261,8 +272,8 @@ def test_an_element_of_an_array_has_no_name_that_could_be_another(tmp_path: Path
 
 
 def test_a_member_that_would_stand_twice_is_refused_by_its_event(tmp_path: Path) -> None:
-    with pytest.raises(ChangeError, match="threadId 0, threadCounter 0: a member 'a' cannot be renamed"):
-        after(tmp_path, '[[rule]]\nrename_member = {"/a" = "/b"}\n', '{"a":1,"b":2}')
+    with pytest.raises(ChangeError, match="threadId 1, threadCounter 0: a member 'a' cannot be renamed"):
+        change_among_others(tmp_path, '[[rule]]\nrename_member = {"/a" = "/b"}\n', '{"a":1,"b":2}')
 
 
 values = st.recursive(

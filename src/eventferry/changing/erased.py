@@ -149,8 +149,9 @@ class _One:
             )
         )
 
-    def apply(self, line: Line) -> None:
-        self._applied.apply(line, self._applied.runs(line.type))
+    def left(self, line: Line) -> Line:
+        """What is left of an event."""
+        return self._applied.apply([line]).get(0) or line
 
     @property
     def never_matched(self) -> tuple[str, ...]:
@@ -210,7 +211,7 @@ class Erased:
         before = bytes(payload)
         line = Line(0, 0, event_type, timestamp, aggregate_id, 1, msgspec.Raw(before))
         for one in found:
-            one.apply(line)
+            line = one.left(line)
         after = bytes(line.payload)
         return payload if after == before else after
 
@@ -231,11 +232,11 @@ class Erased:
         if not lines.count:
             return b""
         events = [line for _, line in lines.events(self._decoder)]
-        for line in events:
+        for place, line in enumerate(events):
             found = self._concerning(line.type, line.aggregate_id, line.timestamp)
             if found and archive_of(line.payload) is None:
                 for one in found:
-                    one.apply(line)
+                    events[place] = one.left(events[place])
         return ENCODER.encode_lines(events)
 
     def rows(self, rows: Sequence[Row]) -> Sequence[Row]:

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from eventferry.changing.applying import Applied
+from eventferry.changing.applying import Applied, NotAppliedError
 from eventferry.changing.function import Called
 from eventferry.changing.numbering import Numbering
 from eventferry.changing.report import ChangeReport, Proof
 from eventferry.changing.rules import Rules
 from eventferry.changing.selection import Selection
-from eventferry.errors import ChangeError, InputError
+from eventferry.errors import ChangeError, EventferryError, InputError
 from eventferry.lines.blocks import Lines, LineSplitter
 from eventferry.lines.decoder import Line, LineDecoder
 from eventferry.lines.event import NewRow, NewRowValues
@@ -76,7 +76,7 @@ class Passage:
         self._applied = Applied(meant.rules, meant.key)
         self._proof = self._before = Proof()
         self._went: deque[tuple[int, Lines, list[int]]] = deque(maxlen=_PIECES_KEPT)
-        self.first_changed: list[tuple[Line, list[Line]]] = []
+        self.first_changed: list[tuple[Line, Sequence[Line]]] = []
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = ("_splitter", "_numbering", "_applied", "_proof", "_before", "_went", "first_changed")
@@ -149,8 +149,7 @@ class Passage:
             if error.line is not None and first <= error.line < first + len(numbers):
                 number = numbers[error.line - first]
                 source = self._decoder.event(lines.texts[number - lines.line])
-                shown = _shown(source, source.aggregate_id)
-                reason = f"{shown} becomes an event that the target refuses: {error.reason}"
+                reason = f"{_shown(source)} becomes an event that the target refuses: {error.reason}"
                 return lines.placed(InputError(reason, field=error.field), number)
         return InputError(
             f"{error.reason} (in line {error.line} of those that the changes gave)", field=error.field
@@ -179,98 +178,120 @@ class Passage:
 
     def _made(self, events: Sequence[tuple[int, Line]]) -> _Made:
         """What becomes of (line number, event). The line of an InputError is that number."""
-        proof, takes, applied, function = self._proof, self._takes, self._applied, self._function
+        proof, function = self._proof, self._function
+        proof.came([line for _, line in events])
+        events = self._taken(events)
+        applied = self._applied_to(events)
         made = _Made([], [], [])
         lines, untouched, numbers = made
         stayed: list[msgspec.Raw] = []
-        proof.came([line for _, line in events])
-        for number, line in events:
-            event_type, aggregate_id = line.type, line.aggregate_id
-            timestamp, payload = line.timestamp, line.payload
-            if takes is not None and not takes(event_type, aggregate_id, timestamp):
-                self._refuse_to_lose(line, aggregate_id, "the filters do not take it")
-                proof.left_out += 1
-                continue
-            runs = applied.runs(event_type)
-            if runs or function is not None:
-                try:
-                    became = [line] if applied.apply(line, runs) else []
-                    if line.aggregate_id is not aggregate_id:
-                        _check_id(line.aggregate_id)
-                    if line.payload is not payload and len(line.payload) > SHALLOW:
-                        check_payload(bytes(line.payload))
-                    if function is not None and became:
-                        became = function.made_of(line)
-                except InputError as error:
-                    reason = f"{_shown(line, aggregate_id)} becomes an event that cannot be: {error.reason}"
-                    raise InputError(reason, line=number, field=error.field) from error
-                except ChangeError as error:
-                    reason = f"{_shown(line, aggregate_id)}: {error.reason}"
-                    raise ChangeError(reason, said=error.said) from error
-                is_same = len(became) == 1 and _is_same(
-                    became[0], event_type, aggregate_id, timestamp, payload
-                )
-                if not is_same:
-                    if archive_of(payload) is not None and not all(
-                        archive_of(each.payload) for each in became
-                    ):
-                        refuse_marker(payload, number)  # nothing would tell any more that it was one
-                    self._note(line, aggregate_id, became)
-                    if became and len(self.first_changed) < _SHOWN:
-                        thread, counter, version = line.thread_id, line.thread_counter, line.aggregate_version
-                        before = Line(counter, thread, event_type, timestamp, aggregate_id, version, payload)
-                        self.first_changed.append((before, became))
+        for place, (number, line) in enumerate(events):
+            if function is not None or place in applied:
+                new = applied.get(place, line)
+                became: Sequence[Line] = [] if new is None else [new]
+                if function is not None and new is not None:
+                    try:
+                        became = function.made_of(new)
+                    except (ChangeError, InputError) as error:
+                        raise _placed(error, number, line) from error
+                if len(became) != 1 or not _is_same(became[0], line):
+                    self._note(number, line, became)
                     for each in became:
                         lines.append(each)
                         untouched.append(False)
                         numbers.append(number)
                     continue
-                line = became[0]
             lines.append(line)
             untouched.append(True)
             numbers.append(number)
-            stayed.append(payload)
+            stayed.append(line.payload)
         proof.stayed(stayed)
         return made
 
-    def _note(self, line: Line, aggregate_id: str, became: Sequence[Line]) -> None:
+    def _taken(self, events: Sequence[tuple[int, Line]]) -> Sequence[tuple[int, Line]]:
+        """Those that the filters take."""
+        takes = self._takes
+        if takes is None:
+            return events
+        found = []
+        for number, line in events:
+            if takes(line.type, line.aggregate_id, line.timestamp):
+                found.append((number, line))
+                continue
+            self._refuse_to_lose(line, "the filters do not take it")
+            self._proof.left_out += 1
+        return found
+
+    def _applied_to(self, events: Sequence[tuple[int, Line]]) -> dict[int, Line | None]:
+        """What the rules make of events, by their places; it is checked."""
+        place = 0
+        try:
+            applied = self._applied.apply([line for _, line in events])
+            for place, new in applied.items():
+                if new is not None:
+                    _check(new, events[place][1])
+        except NotAppliedError as error:
+            number, line = events[error.place]
+            raise _placed(error.error, number, line) from error.error
+        except InputError as error:
+            number, line = events[place]
+            raise _placed(error, number, line) from error
+        return applied
+
+    def _note(self, number: int, line: Line, became: Sequence[Line]) -> None:
         """Count an event that was changed, or left out by a rule or the function."""
+        if archive_of(line.payload) is not None and not all(archive_of(each.payload) for each in became):
+            refuse_marker(line.payload, number)  # nothing would tell any more that it was one
         if not became:
-            self._refuse_to_lose(line, aggregate_id, "a rule or the function drops it")
+            self._refuse_to_lose(line, "a rule or the function drops it")
             self._proof.dropped += 1
             return
+        if len(self.first_changed) < _SHOWN:
+            self.first_changed.append((line, became))
         self._proof.changed += 1
         if len(became) > 1:
-            self._refuse_to_lose(line, aggregate_id, f"the function makes {len(became)} of it")
+            self._refuse_to_lose(line, f"the function makes {len(became)} of it")
             self._proof.split += len(became) - 1
 
-    def _refuse_to_lose(self, line: Line, aggregate_id: str, why: str) -> None:
+    def _refuse_to_lose(self, line: Line, why: str) -> None:
         if self._keep_positions:
             raise ChangeError(
-                f"{_shown(line, aggregate_id)}: {why}, and so positions cannot be kept (keep_positions). "
+                f"{_shown(line)}: {why}, and so positions cannot be kept (keep_positions). "
                 "Without it the events get new ones, without gaps"
             )
 
 
-def _check_id(aggregate_id: str) -> None:
-    """Refuses an id that rules have put together, where no event can have it. What they give as it is was checked with
+def _check(new: Line, line: Line) -> None:
+    """Refuses what rules have made of an event, where no event can be so. What they give as it is was checked with
     them."""
-    if len(aggregate_id) > MAX_ID_LENGTH:
-        raise InputError(f"is longer than {MAX_ID_LENGTH} characters", field="aggregateId")
-    check_text("aggregateId", aggregate_id)
+    if new.aggregate_id is not line.aggregate_id:
+        if len(new.aggregate_id) > MAX_ID_LENGTH:
+            raise InputError(f"is longer than {MAX_ID_LENGTH} characters", field="aggregateId")
+        check_text("aggregateId", new.aggregate_id)
+    if new.payload is not line.payload and len(new.payload) > SHALLOW:
+        check_payload(bytes(new.payload))
 
 
-def _is_same(line: Line, event_type: str, aggregate_id: str, timestamp: int, payload: msgspec.Raw) -> bool:
+def _is_same(new: Line, line: Line) -> bool:
     return (
-        line.type == event_type
-        and line.aggregate_id == aggregate_id
-        and line.timestamp == timestamp
-        and (line.payload is payload or bytes(line.payload) == bytes(payload))
+        new.type == line.type
+        and new.aggregate_id == line.aggregate_id
+        and new.timestamp == line.timestamp
+        and (new.payload is line.payload or bytes(new.payload) == bytes(line.payload))
     )
 
 
-def _shown(line: Line, aggregate_id: str) -> str:
-    """Which event of the source that is; its aggregate there, since rules may have given it another."""
+def _placed(error: ChangeError | InputError, number: int, line: Line) -> EventferryError:
+    """The error for an event that cannot be changed as asked."""
+    if isinstance(error, ChangeError):
+        return ChangeError(f"{_shown(line)}: {error.reason}", said=error.said)
+    return InputError(
+        f"{_shown(line)} becomes an event that cannot be: {error.reason}", line=number, field=error.field
+    )
+
+
+def _shown(line: Line) -> str:
+    """Which event of the source that is."""
     if line.thread_id < 0:
-        return f"an event of aggregate {aggregate_id!r:.100}"
+        return f"an event of aggregate {line.aggregate_id!r:.100}"
     return f"the event at threadId {line.thread_id}, threadCounter {line.thread_counter}"

@@ -8,7 +8,7 @@ need not be, it is kept as a list of members.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -99,27 +99,44 @@ def _end_of_value(text: bytes, at: int) -> int:
 _ENCODER = msgspec.json.Encoder(enc_hook=_Members.encoded)
 
 
+def opened(texts: Sequence[msgspec.Raw]) -> list[Document]:
+    """Compact JSON texts, made ready to be edited. All are taken apart in one go, or where one of them is no object, or
+    one that a dict would not give again, one by one."""
+    joined = b"\n".join((*texts, b""))
+    roots: list[Any]
+    try:
+        roots = _OBJECT.decode_lines(joined)
+    except msgspec.DecodeError:
+        roots = []
+    if not roots or _ENCODER.encode_lines(roots) != joined:
+        roots = [text if (apart := _taken_apart(bytes(text))) is None else apart for text in texts]
+    return list(map(Document, roots))
+
+
+def closed(documents: Collection[Document]) -> list[msgspec.Raw]:
+    """Their texts, as they are now."""
+    lines = _ENCODER.encode_lines([document.root for document in documents])
+    return list(map(msgspec.Raw, lines.split(b"\n")[:-1]))
+
+
 class Document:
-    """A JSON text, compact, while it is edited."""
+    """A JSON text while it is edited.
 
-    __slots__ = ("_root",)
+    Attributes:
+        root: an object or array, taken apart, or the text of any other value.
+    """
 
-    def __init__(self, text: msgspec.Raw) -> None:
-        apart = _taken_apart(bytes(text))
-        self._root: Any = text if apart is None else apart
+    __slots__ = ("root",)
+
+    def __init__(self, root: Any) -> None:
+        self.root = root
 
     # For what follows pointers, the text is a value in a place like any other.
     def __getitem__(self, key: int) -> Any:
-        return self._root
+        return self.root
 
     def __setitem__(self, key: int, value: Any) -> None:
-        self._root = value
-
-    @property
-    def text(self) -> msgspec.Raw:
-        """As it is now."""
-        root = self._root
-        return root if root.__class__ is msgspec.Raw else msgspec.Raw(_ENCODER.encode(root))
+        self.root = value
 
     def first(self, pointer: Pointer) -> msgspec.Raw | None:
         """The text of the value that a pointer finds; of several the first, and of equal keys the last; None if it
@@ -132,7 +149,7 @@ class Document:
 
     def replace(self, pointer: Pointer, value: Callable[[msgspec.Raw], msgspec.Raw]) -> int:
         """Put something else in the place of each value that a pointer finds; returns how many it found."""
-        root = self._root
+        root = self.root
         # A member of the outermost object, as mostly, is quickly found.
         if root.__class__ is dict and len(pointer) == 1 and (node := root.get(pointer[0])) is not None:
             root[pointer[0]] = value(node if node.__class__ is msgspec.Raw else _text(node))
@@ -144,7 +161,7 @@ class Document:
 
     def remove(self, pointer: Pointer) -> int:
         """Remove each member or element that a pointer finds; returns how many it found."""
-        root = self._root
+        root = self.root
         if root.__class__ is dict and len(pointer) == 1 and pointer[0] in root:
             del root[pointer[0]]
             return 1
