@@ -86,30 +86,37 @@ def execute_at(place: str) -> Execute:
     return {"postgresql": _postgresql, "mysql": _mysql}.get(place.partition(":")[0], _sqlite)(place)
 
 
+def make_hundred(place: str) -> None:
+    """An aggregate of 100 events."""
+    execute = execute_at(place)
+    for number in range(HUNDRED):
+        _insert(execute, place, number, "hundred")
+
+
+def _insert(execute: Execute, place: str, number: int, aggregate: str) -> None:
+    size = ", 150" if place.startswith("postgresql:") else ""  # the column eventSize
+    execute(
+        f"INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?{size})",
+        (0, FIRST + number, 1_700_000_000_000_000, aggregate, FIRST + number, "SAVED", '{"version":1}'),
+    )
+
+
 def main(operation: str, place: str, count: str) -> None:
     """The command."""
     execute = execute_at(place)
-    size = ", 150" if place.startswith("postgresql:") else ""  # the column eventSize
-
-    def insert(number: int, aggregate: str) -> None:
-        execute(
-            f"INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?{size})",
-            (0, FIRST + number, 1_700_000_000_000_000, aggregate, FIRST + number, "SAVED", '{"version":1}'),
-        )
 
     def insert_with_counter(number: int) -> None:
         values = 0, 1_700_000_000_000_000, "saved", FIRST + number, "SAVED", '{"version":1}'
         execute(COUNTED["mysql" if place.startswith("mysql:") else "postgresql"], values)
 
     if operation == "aggregate of 100":
-        for number in range(HUNDRED):
-            insert(number, "hundred")
+        make_hundred(place)
     timer = Timer()
     events = 0
     for number in range(int(count)):
         with timer.call():
             if operation == "saves":
-                insert(number, "saved")
+                _insert(execute, place, number, "saved")
                 events += 1
             elif operation == "saves with a counter":
                 insert_with_counter(number)

@@ -220,6 +220,10 @@ class Database:
         """The same rows, the fastest way, with the same indexes."""
         raise NotImplementedError
 
+    def bare_rows(self, n: int) -> Path:
+        """A file of the same rows, as benchmarks/bare_bulk.py takes them."""
+        raise NotImplementedError
+
     def tool_insert(self, place: str, n: int, first_counter: int) -> Run:
         """n new rows into the indexed table of a store."""
         raise NotImplementedError
@@ -265,6 +269,9 @@ CREATE UNIQUE INDEX version ON events("aggregateId", "aggregateVersion");
 CREATE INDEX "order" ON events({self.order});
 """
         return run(["sqlite3", "-batch", "-bail", self.new()], words=script)
+
+    def bare_rows(self, n: int) -> Path:
+        return self.events.lines(n)
 
     def tool_insert(self, place: str, n: int, first_counter: int) -> Run:
         rows = self.events.rows(f"rows-later-{n}-{first_counter}.ascii", placed(n, first_counter), self._row)
@@ -369,9 +376,12 @@ class Postgresql(ServerDatabase):
         lines = " ".join(f"SELECT {POSTGRESQL_LINE} FROM store.events ORDER BY {self.order}".split())
         return self._psql(place, f"\\copy ({lines}) TO '{to}'")
 
-    def tool_import(self, n: int) -> Run:
+    def bare_rows(self, n: int) -> Path:
         with self.events.lines(n).open("rb") as lines:
-            rows = self.events.rows(f"rows-{n}.tsv", lines, self._row)
+            return self.events.rows(f"rows-{n}.tsv", lines, self._row)
+
+    def tool_import(self, n: int) -> Run:
+        rows = self.bare_rows(n)
         place = self.new()
         run([sys.executable, "-m", "benchmarks.ours", "create", place])
         return self._psql(
@@ -445,10 +455,13 @@ class Mariadb(ServerDatabase):
         lines = f"SELECT {MYSQL_LINE} FROM events AS e ORDER BY e.timestamp, e.threadCounter, e.threadId"
         return self._client(place, "--quick", "-N", "-r", "-B", "-e", lines.replace("%%", "%"), to=to)
 
+    def bare_rows(self, n: int) -> Path:
+        with self.events.lines(n).open("rb") as lines:
+            return self.events.rows(f"rows-{n}.mysql.tsv", lines, self._tab_separated)
+
     def tool_import(self, n: int) -> Run:
         """With the indexes before the rows and after them: the faster one counts."""
-        with self.events.lines(n).open("rb") as lines:
-            rows = self.events.rows(f"rows-{n}.mysql.tsv", lines, self._tab_separated)
+        rows = self.bare_rows(n)
         load = (
             f"LOAD DATA LOCAL INFILE '{rows}' INTO TABLE bare CHARACTER SET utf8mb4 "
             "(threadId, threadCounter, timestamp, aggregateId, aggregateVersion, type, payload);\n"

@@ -30,6 +30,7 @@ from tests.support.interop.resolve import install
 from benchmarks.databases import DATABASES, ROOT, Database, Events, Postgresql, Run, run
 from benchmarks.measurement import HEAD, Measurement, cells
 from benchmarks.targets import (
+    BARE,
     COUNTED,
     LIBRARY,
     MESSAGE_DB,
@@ -118,6 +119,10 @@ class Bench:
         with in_environment(EVENTFERRY_BENCH_SYNC="1"):
             return self.ours(operation, place, argument)
 
+    def bare(self, operation: str, place: str, argument: str = "") -> Run:
+        """The least that it is in Python."""
+        return run([sys.executable, "-m", "benchmarks.bare_bulk", operation, place, argument])
+
     def pyeventsourcing(self, operation: str, place: str, argument: str = "") -> Run:
         """One operation of pyeventsourcing."""
         return run([sys.executable, "-m", "benchmarks.pyeventsourcing_store", operation, place, argument])
@@ -190,6 +195,7 @@ class Bench:
                 OURS: lambda: self._import(self.ours, str(lines)),
                 LIBRARY: lambda: self._import(self.as_library, str(lines)),
                 TOOL: lambda: database.tool_import(n),
+                BARE: lambda: self._bare_import(str(database.bare_rows(n))),
                 PYEVENTSOURCING: lambda: self._import(self.pyeventsourcing, str(lines)),
                 RESOLVE: lambda: self._import(self.theirs, str(lines)),
             },
@@ -205,6 +211,7 @@ class Bench:
                 OURS: lambda: self._export(self.ours, store, lines),
                 LIBRARY: lambda: self._export(self.as_library, store, lines),
                 TOOL: lambda: database.tool_export(store, self._scratch),
+                BARE: lambda: self.bare("export", store, str(self._scratch)),
                 RESOLVE: lambda: self.theirs("export", original, str(self._scratch)),
             },
             size,
@@ -216,6 +223,7 @@ class Bench:
             {
                 OURS: lambda: self.ours("pages", store),
                 LIBRARY: lambda: self.as_library("pages", store),
+                BARE: lambda: self.bare("pages", store),
                 PYEVENTSOURCING: lambda: self.pyeventsourcing("pages", self._of_pyeventsourcing(n)),
                 MESSAGE_DB: lambda: self.message_db("pages", self._of_message_db(n)),
                 RESOLVE: lambda: self.theirs("pages", original),
@@ -292,6 +300,7 @@ class Bench:
                 TOOL: None
                 if operation == "appends of 10"
                 else lambda: database.bare(operation, database.copy(store), count),
+                BARE: None if operation == "appends of 10" else on_copy(self.bare, lambda _: store),
                 COUNTED: None
                 if operation != "saves" or database.name == "sqlite"
                 else lambda: database.bare("saves with a counter", database.copy(store), count),
@@ -334,6 +343,11 @@ class Bench:
         place = self._database.new()
         side("create", place)
         return side("import", place, lines)
+
+    def _bare_import(self, rows: str) -> Run:
+        place = self._database.new()
+        self.ours("create", place)
+        return self.bare("import", place, rows)
 
     def _export(self, side: Callable[..., Run], store: str, lines: Path) -> Run:
         found = side("export", store, str(self._scratch))
