@@ -52,9 +52,9 @@ in a process of its own, as the command and the service are, and `as library` in
 Every side keeps what it has acknowledged through a loss of power: SQLite in WAL mode with `synchronous=FULL` (reSolve:
 `journal_mode=DELETE`, `synchronous=EXTRA`), servers as their packages set them up.
 
-`bare Python` is the least that the same takes in Python, by the drivers that ours uses: for an import, rows that are in
-memory before the clock starts; for reading, the tool's statement, and events of its lines; for a save, INSERT and COMMIT.
-Nothing is parsed, checked or compared there. So a target that it misses too is out of reach in Python.
+`bare Python` is the least that the same takes in Python, by the drivers that ours uses: for an import, rows that are
+in memory before the clock starts; for reading, the tool's statement, and events of its lines; for a save, INSERT and
+COMMIT. Nothing is parsed, checked or compared there. So a target that it misses too is out of reach in Python.
 
 ![Rates by those of the bulk tool and of pyeventsourcing](benchmarks.svg)
 """
