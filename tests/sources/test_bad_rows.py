@@ -13,7 +13,7 @@ from eventferry.errors import DatabaseError, EventferryError, MappingError, Sour
 from eventferry.sources.mapping import Decoding, Mapping, Time
 from eventferry.sources.source import open_source
 from tests.support import exported, import_lines, make_lines
-from tests.support.foreign.rows import SELECT, Rows
+from tests.support.foreign.rows import SELECT, Rows, rows_on
 from tests.support.places import DATABASES, Places
 
 OLD = make_lines(5)
@@ -169,8 +169,6 @@ async def test_a_text_that_is_no_time_is_refused(own: Rows, tmp_path: Path) -> N
 )
 @pytest.mark.parametrize("kind", ["time", "local"])
 async def test_a_time_of_postgresql_that_has_no_name_is_refused(tmp_path: Path, at: str, kind: str) -> None:
-    from tests.support.foreign.rows import rows_on
-
     if "postgresql" not in DATABASES:
         return
     with rows_on("postgresql", tmp_path) as own:
@@ -180,6 +178,32 @@ async def test_a_time_of_postgresql_that_has_no_name_is_refused(tmp_path: Path, 
         error = await refused(own, tmp_path, own.mapping(time=Time(zone="Europe/Paris")))
     assert (error.position, error.column) == (2, "time")
     assert "9999" in error.reason
+
+
+@pytest.mark.parametrize("kind", ["datetime(6)", "datetime(6) NOT NULL", "timestamp(6) NOT NULL"])
+async def test_a_time_of_mysql_that_is_none_is_not_taken_for_null(tmp_path: Path, kind: str) -> None:
+    if "mariadb" not in DATABASES:
+        return
+    with rows_on("mariadb", tmp_path) as own:
+        own.make(at=kind)
+        own.run("SET SESSION sql_mode = 'ANSI_QUOTES'")
+        own.add()
+        own.add(at="0000-00-00 00:00:00")
+        error = await refused(own, tmp_path)
+    assert (error.position, error.column) == (2, "time")
+    assert "before the year 1" in error.reason
+
+
+async def test_a_position_of_mysql_that_no_cursor_can_hold_is_refused_by_its_value(tmp_path: Path) -> None:
+    if "mariadb" not in DATABASES:
+        return
+    with rows_on("mariadb", tmp_path) as own:
+        own.make(id="bigint unsigned")
+        own.add()
+        own.add(id=2**63)
+        error = await refused(own, tmp_path)
+    assert error.column == "position"
+    assert "at most 9,223,372,036,854,775,807, not 9223372036854775808" in error.reason
 
 
 @pytest.mark.parametrize(("unit", "number"), [("s", 10**15), ("ms", 10**18), ("s", -(10**15))])

@@ -145,7 +145,9 @@ class Mapper:
         try:
             positions, *_, kinds = found
             if set(map(type, positions)) != {int} or max(positions) > _MAX_POSITION:
-                raise UndecodableError(f"a position is a whole number, not {shown(positions[0])}")
+                raise UndecodableError(
+                    f"a position is a whole number of at most {_MAX_POSITION:,}, not {shown(positions[0])}"
+                )
             column = "kind"
             left_out.update(filter(self._is_left_out, kinds))
             if left_out:
@@ -324,7 +326,7 @@ _ENVELOPED = _BARE.replace(
 
 _TYPES = 10_000  # types whose JSON text is remembered
 
-_MAX_POSITION = 2**63 - 1  # an unsigned one of MySQL may be beyond, and is refused
+_MAX_POSITION = 2**63 - 1  # an unsigned one of MySQL may be beyond
 
 _ENCODE = msgspec.json.Encoder().encode
 

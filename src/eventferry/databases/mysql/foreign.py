@@ -37,6 +37,9 @@ _OTHERS: dict[int, ColumnKind] = {
 }
 _NAMES = {number: name.lower() for name, number in vars(FIELD_TYPE).items() if name.isupper()}
 
+_NO_TIME = -(2**62)
+"""Microseconds before 1970, and before the year 1."""
+
 _BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 
 
@@ -66,7 +69,9 @@ class MysqlTables:
     def expression(self, name: str, column: SelectedColumn) -> str:
         named = f"mapped.`{name}`"
         if column.kind in ("time", "local time"):
-            return f"TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {named})"
+            # The same as NULL would be a time that is none, as 0000-00-00. `IS NULL` says that of it too.
+            since = f"TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {named})"
+            return f"IF({named} <=> NULL, NULL, COALESCE({since}, {_NO_TIME}))"
         return named
 
     def text(self, value: str) -> str:
