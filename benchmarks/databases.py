@@ -247,7 +247,9 @@ class Sqlite(Database):
         return str(self.folder / f"{name}.db")
 
     def copy(self, place: str) -> str:
-        return str(shutil.copy(place, self.new()))
+        copied = str(shutil.copy(place, self.new()))
+        os.sync()  # or the first commits to it wait for the copy
+        return copied
 
     def for_resolve(self, place: str) -> str:
         return place
