@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eventferry import ChangeError, RulesError
-from eventferry.changing.pointers import Document, Pointer, closed, opened, parsed
+from eventferry.changing.pointers import Documents, Pointer, parsed
 from tests.support import examples
 
 NAMES = st.sampled_from(["a", "b", "c", "", "é", 'q"', "x/y", "m~n", "0", "1", "\n"])
@@ -53,12 +53,21 @@ def values(draw: Any, depth: int = 3) -> str:
     return "{" + ",".join(f'"{spelled(name, draw)}":{value}' for name, value in members) + "}"
 
 
-def of_text(text: str) -> Document:
-    return opened([msgspec.Raw(text.encode())])[0]
+ONE = (0,)
 
 
-def text_of(document: Document) -> bytes:
-    return bytes(closed([document])[0])
+def of_text(text: str) -> Documents:
+    return of_texts([text])
+
+
+def of_texts(texts: Sequence[str]) -> Documents:
+    documents = Documents()
+    documents.open({number: msgspec.Raw(text.encode()) for number, text in enumerate(texts)})
+    return documents
+
+
+def text_of(documents: Documents) -> bytes:
+    return bytes(dict(documents.texts)[0])
 
 
 pointers = st.lists(st.one_of(NAMES, st.just(None)), max_size=4).map(tuple)
@@ -124,7 +133,7 @@ def test_a_value_is_replaced_where_the_pointer_finds_it(text: str, pointer: Poin
     places = found(expected, pointer)
     for holder, at in places:
         holder[at] = Number("17")
-    assert document.replace(pointer, lambda _: msgspec.Raw(b"17")) == len(places)
+    assert document.replace(ONE, pointer, lambda _: msgspec.Raw(b"17")) == len(places)
     assert read(text_of(document)) == expected[0]
 
 
@@ -132,7 +141,7 @@ def test_a_value_is_replaced_where_the_pointer_finds_it(text: str, pointer: Poin
 @settings(max_examples=examples(150))
 def test_what_is_replaced_by_itself_leaves_the_text_byte_for_byte(text: str, pointer: Pointer) -> None:
     document = of_text(text)
-    document.replace(pointer, lambda value: value)
+    document.replace(ONE, pointer, lambda value: value)
     assert text_of(document) == text.encode()
 
 
@@ -146,7 +155,7 @@ def test_all_text_but_that_which_is_replaced_stays_as_it_is_spelled(text: str, p
         taken.append(bytes(value))
         return msgspec.Raw(b'"\x7fMARK\x7f"')
 
-    document.replace(pointer, mark)
+    document.replace(ONE, pointer, mark)
     parts = text_of(document).split(b'"\x7fMARK\x7f"')
     assert len(parts) == len(taken) + 1
     again = b"".join(part + value for part, value in zip(parts, [*taken, b""], strict=True))
@@ -169,7 +178,7 @@ def test_members_and_elements_are_removed(text: str, pointer: Pointer) -> None:
             indexes = [index for _, index in children(inner, pointer[-1])]
             count += len(indexes)
             holder[at] = [value for index, value in enumerate(inner) if index not in indexes]
-    assert document.remove(pointer) == count
+    assert document.remove(ONE, pointer) == count
     assert read(text_of(document)) == expected[0]
 
 
@@ -189,7 +198,7 @@ def test_a_value_is_set_where_it_is_and_made_in_an_object_that_is_there(text: st
         if not there and isinstance(inner, Twice) and pointer[-1] is not None:
             inner.members.append([pointer[-1], Number("17")])
             places.append((inner.members, 0))
-    assert document.set(pointer, msgspec.Raw(b"17")) == len(places)
+    assert document.set(ONE, pointer, msgspec.Raw(b"17")) == len(places)
     assert read(text_of(document)) == expected[0]
 
 
@@ -207,11 +216,11 @@ def test_several_edits_give_what_they_give_one_after_the_other(
         document = of_text(alone)
         for each in (together, document):
             if kind == "replace":
-                each.replace(pointer, lambda _: msgspec.Raw(b"null"))
+                each.replace(ONE, pointer, lambda _: msgspec.Raw(b"null"))
             elif kind == "remove":
-                each.remove(pointer)
+                each.remove(ONE, pointer)
             else:
-                each.set(pointer, msgspec.Raw(b'{"a":[1.0]}'))
+                each.set(ONE, pointer, msgspec.Raw(b'{"a":[1.0]}'))
         alone = text_of(document).decode()
     assert text_of(together) == alone.encode()
 
@@ -221,16 +230,17 @@ def test_several_edits_give_what_they_give_one_after_the_other(
 def test_texts_that_are_taken_apart_together_become_what_each_becomes_alone(
     texts: list[str], pointer: Pointer
 ) -> None:
-    together = opened([msgspec.Raw(text.encode()) for text in texts])
+    together = of_texts(texts)
+    together.replace(range(len(texts)), pointer, lambda _: msgspec.Raw(b"null"))
     alone = [of_text(text) for text in texts]
-    for document in (*together, *alone):
-        document.replace(pointer, lambda _: msgspec.Raw(b"null"))
-    assert list(map(bytes, closed(together))) == list(map(text_of, alone))
+    for document in alone:
+        document.replace(ONE, pointer, lambda _: msgspec.Raw(b"null"))
+    assert [bytes(text) for _, text in together.texts] == list(map(text_of, alone))
 
 
 def edited(text: str, name: str, *arguments: Any) -> str:
     document = of_text(text)
-    getattr(document, name)(*arguments)
+    getattr(document, name)(ONE, *arguments)
     return text_of(document).decode()
 
 
@@ -253,8 +263,8 @@ def test_values_are_copied_within_each_element() -> None:
 
 def test_a_copy_does_not_change_with_what_it_was_copied_from() -> None:
     document = of_text('{"a":{"x":1}}')
-    document.copy((), ("a",), ("b",))
-    document.set(("a", "x"), msgspec.Raw(b"2"))
+    document.copy(ONE, (), ("a",), ("b",))
+    document.set(ONE, ("a", "x"), msgspec.Raw(b"2"))
     assert text_of(document) == b'{"a":{"x":2},"b":{"x":1}}'
 
 

@@ -119,7 +119,11 @@ async def test_every_text_and_every_value_comes_as_it_is(rows: list[tuple[str, s
     [
         ("20,order-1", "18,order-1", "row 3, line 4, field id: 18 does not come after 18.*sort the file"),
         ("18,", "x,", "row 2, line 3, field id: must be a whole number, not 'x'"),
-        ("18,", ",", "row 2, line 3, field id: a position is a whole number of at most 9,223,372,036,854,775,807, not null"),
+        (
+            "18,",
+            ",",
+            "row 2, line 3, field id: a position is a whole number of at most 9,223,372,036,854,775,807, not null",
+        ),
         (",1,Paid", ",0,Paid", "row 3, line 4, field no: version 0 .* comes after its version 0"),
         (",1,Paid", ",-1,Paid", "row 3, line 4, field no: a version is a whole number from 0"),
         ("Paid", "", "row 3, line 4, field kind of event: is empty"),

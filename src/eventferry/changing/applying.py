@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from operator import methodcaller
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import length_hint, methodcaller
 from typing import Any, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
 
-from eventferry.changing.pointers import Document, closed, opened, parsed
+from eventferry.changing.pointers import Documents, parsed
 from eventferry.changing.pseudonyms import Pseudonyms
 from eventferry.changing.rules import Rule, Rules, divided
 from eventferry.errors import ChangeError, InputError
@@ -23,8 +23,8 @@ _TYPES_KNOWN = 10_000
 
 _STRING_OR_NUMBER = b'"-0123456789'
 
-Apply: TypeAlias = Callable[[Document], int]
-"""Changes a payload; returns at how many places."""
+Apply: TypeAlias = Callable[[Documents, Iterable[int]], int]
+"""Changes some payloads; returns at how many places."""
 
 
 _Found: TypeAlias = tuple[bool, bool, list[int]]
@@ -89,12 +89,12 @@ class _Step:
             return lambda aggregate_id: aggregate_id in ids or aggregate_id.startswith(prefixes)
         return methodcaller("startswith", prefixes) if prefixes else None
 
-    def new_id(self, aggregate_id: str, document: Document | None) -> str:
-        """The id that an aggregate gets by an event with this payload. Where `aggregate_from` finds nothing, it keeps
-        the one that it has."""
+    def new_id(self, aggregate_id: str, documents: Documents, number: int) -> str:
+        """The id that an aggregate gets by the event with the payload of this number. Where `aggregate_from` finds
+        nothing, it keeps the one that it has."""
         behind = ""
-        if self._behind is not None and document is not None:
-            value = document.first(self._behind)
+        if self._behind is not None:
+            value = documents.first(number, self._behind)
             if value is None or bytes(value)[0] not in _STRING_OR_NUMBER:
                 return aggregate_id
             self._is_behind_found = True
@@ -197,47 +197,42 @@ class _Block:
 
     def __init__(self, lines: dict[int, Line]) -> None:
         self._lines = lines
-        self._documents: dict[int, Document] = {}
+        self._documents = Documents()
         self._dropped: list[int] = []
 
     def met_by(self, run: _Run, places: list[int]) -> list[int]:
         """Those that a run is about."""
         lines, matches = self._lines, run.matches
-        return (
-            places if matches is None else [place for place in places if matches(lines[place].aggregate_id)]
-        )
+        if matches is None:
+            return places
+        return [place for place in places if matches(lines[place].aggregate_id)]
 
     def apply(self, run: _Run, places: Sequence[int]) -> None:
         """Do it with those that it is about. Raises NotAppliedError."""
         run.meet()
-        lines, documents, place = self._lines, self._documents, 0
+        lines, documents = self._lines, self._documents
         if run.drops:
             self._dropped += places
         if run.needs_payload:
-            self._open([place for place in places if place not in documents])
+            documents.open({place: lines[place].payload for place in places if place not in documents})
+        walk = iter(places)
         try:
             if run.new_id is not None:
-                for place in places:
+                for place in walk:
                     line = lines[place]
-                    line.aggregate_id = run.new_id(line.aggregate_id, documents.get(place))
+                    line.aggregate_id = run.new_id(line.aggregate_id, documents, place)
             for edit in run.edits:
-                found, apply = 0, edit.apply
-                for place in places:
-                    found += apply(documents[place])
-                edit.found += found
+                walk = iter(places)
+                edit.found += edit.apply(documents, walk)
         except (ChangeError, InputError) as error:
-            raise NotAppliedError(place, error) from error
+            raise NotAppliedError(places[-1 - length_hint(walk)], error) from error
         if run.rename is not None:
             for place in places:
                 lines[place].type = run.rename
 
-    def _open(self, places: Sequence[int]) -> None:
-        texts = [self._lines[place].payload for place in places]
-        self._documents.update(zip(places, opened(texts), strict=True))
-
     def became(self) -> dict[int, Line | None]:
         """What has become of them: None of those that are dropped."""
-        for place, text in zip(self._documents, closed(self._documents.values()), strict=True):
+        for place, text in self._documents.texts:
             self._lines[place].payload = text
         return {**self._lines, **dict.fromkeys(self._dropped)}
 
@@ -308,15 +303,19 @@ class Applied:
         return tuple(name for step in self._steps for name in step.never_matched)
 
 
+def _edit(method: Callable[..., int], *arguments: Any) -> Apply:
+    return lambda documents, numbers: method(documents, numbers, *arguments)
+
+
 def _edits_of(rule: Rule, pseudonyms: Pseudonyms | None) -> Iterator[tuple[str, Apply]]:
     """What a rule does to payloads, each with its name, in the order in which it is done."""
     for source, target in rule.copy.items():
-        yield f"copy {source}", methodcaller("copy", *divided(source, target))
+        yield f"copy {source}", _edit(Documents.copy, *divided(source, target))
     for source, target in rule.rename_member.items():
         within, (old,), (new,) = divided(source, target)
-        yield f"rename_member {source}", methodcaller("rename", within, old, new)
+        yield f"rename_member {source}", _edit(Documents.rename, within, old, new)
     for pointer, value in rule.set.items():
-        yield f"set {pointer}", methodcaller("set", parsed(pointer), msgspec.Raw(encode_payload(value)))
+        yield f"set {pointer}", _edit(Documents.set, parsed(pointer), msgspec.Raw(encode_payload(value)))
     if pseudonyms is not None:
         for name, pointers, pseudonym in (
             ("pseudonym", rule.pseudonym, pseudonyms.behind(rule.pseudonym_prefixes)),
@@ -324,9 +323,9 @@ def _edits_of(rule: Rule, pseudonyms: Pseudonyms | None) -> Iterator[tuple[str, 
             ("pseudonym_digits", rule.pseudonym_digits, pseudonyms.digits),
         ):
             for pointer in pointers:
-                yield f"{name} {pointer}", methodcaller("replace", parsed(pointer), pseudonym)
+                yield f"{name} {pointer}", _edit(Documents.replace, parsed(pointer), pseudonym)
     redacted = msgspec.Raw(encode_payload(rule.redact_with))
     for pointer in rule.redact:
-        yield f"redact {pointer}", methodcaller("replace", parsed(pointer), lambda _: redacted)
+        yield f"redact {pointer}", _edit(Documents.replace, parsed(pointer), lambda _: redacted)
     for pointer in rule.remove:
-        yield f"remove {pointer}", methodcaller("remove", parsed(pointer))
+        yield f"remove {pointer}", _edit(Documents.remove, parsed(pointer))

@@ -8,7 +8,7 @@ need not be, it is kept as a list of members.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -99,114 +99,126 @@ def _end_of_value(text: bytes, at: int) -> int:
 _ENCODER = msgspec.json.Encoder(enc_hook=_Members.encoded)
 
 
-def opened(texts: Sequence[msgspec.Raw]) -> list[Document]:
-    """Compact JSON texts, made ready to be edited. All are taken apart in one go, or where one of them is no object, or
-    one that a dict would not give again, one by one."""
-    joined = b"\n".join((*texts, b""))
-    roots: list[Any]
-    try:
-        roots = _OBJECT.decode_lines(joined)
-    except msgspec.DecodeError:
-        roots = []
-    if not roots or _ENCODER.encode_lines(roots) != joined:
-        roots = [text if (apart := _taken_apart(bytes(text))) is None else apart for text in texts]
-    return list(map(Document, roots))
+class Documents:
+    """JSON texts, compact, while they are edited; each by its number. Places are iterated over once, one by one: so who
+    gives an iterator knows which text an error is about."""
 
+    def __init__(self) -> None:
+        # Objects and arrays are taken apart; any other value is its text. It is a place like those within them.
+        self._roots: dict[int, Any] = {}
 
-def closed(documents: Collection[Document]) -> list[msgspec.Raw]:
-    """Their texts, as they are now."""
-    lines = _ENCODER.encode_lines([document.root for document in documents])
-    return list(map(msgspec.Raw, lines.split(b"\n")[:-1]))
+    def __contains__(self, number: int) -> bool:
+        return number in self._roots
 
+    def open(self, texts: Mapping[int, msgspec.Raw]) -> None:
+        """Take more texts in. All are taken apart in one go, or where one of them is no object, or one that a dict
+        would not give again, one by one."""
+        joined = b"\n".join((*texts.values(), b""))
+        roots: list[Any]
+        try:
+            roots = _OBJECT.decode_lines(joined)
+        except msgspec.DecodeError:
+            roots = []
+        if not roots or _ENCODER.encode_lines(roots) != joined:
+            roots = [
+                text if (apart := _taken_apart(bytes(text))) is None else apart for text in texts.values()
+            ]
+        self._roots.update(zip(texts, roots, strict=True))
 
-class Document:
-    """A JSON text while it is edited.
+    @property
+    def texts(self) -> Iterator[tuple[int, msgspec.Raw]]:
+        """All, as they are now."""
+        lines = _ENCODER.encode_lines(list(self._roots.values()))
+        return zip(self._roots, map(msgspec.Raw, lines.split(b"\n")), strict=False)
 
-    Attributes:
-        root: an object or array, taken apart, or the text of any other value.
-    """
-
-    __slots__ = ("root",)
-
-    def __init__(self, root: Any) -> None:
-        self.root = root
-
-    # For what follows pointers, the text is a value in a place like any other.
-    def __getitem__(self, key: int) -> Any:
-        return self.root
-
-    def __setitem__(self, key: int, value: Any) -> None:
-        self.root = value
-
-    def first(self, pointer: Pointer) -> msgspec.Raw | None:
+    def first(self, number: int, pointer: Pointer) -> msgspec.Raw | None:
         """The text of the value that a pointer finds; of several the first, and of equal keys the last; None if it
         finds none."""
-        found = _places([(self, 0)], pointer)
+        found = _places([(self._roots, number)], pointer)
         if not found:
             return None
         holder, key = found[-1] if isinstance(found[0][0], _Members) else found[0]
         return _text(holder[key])
 
-    def replace(self, pointer: Pointer, value: Callable[[msgspec.Raw], msgspec.Raw]) -> int:
+    def replace(
+        self, numbers: Iterable[int], pointer: Pointer, value: Callable[[msgspec.Raw], msgspec.Raw]
+    ) -> int:
         """Put something else in the place of each value that a pointer finds; returns how many it found."""
-        root = self.root
-        # A member of the outermost object, as mostly, is quickly found.
-        if root.__class__ is dict and len(pointer) == 1 and (node := root.get(pointer[0])) is not None:
-            root[pointer[0]] = value(node if node.__class__ is msgspec.Raw else _text(node))
-            return 1
-        found = _places([(self, 0)], pointer)
-        for holder, key in found:
-            holder[key] = value(_text(holder[key]))
-        return len(found)
+        roots, count = self._roots, 0
+        name = _member(pointer)
+        for number in numbers:
+            root = roots[number]
+            if name is not None and root.__class__ is dict:
+                if (node := root.get(name)) is not None:
+                    root[name] = value(node if node.__class__ is msgspec.Raw else _text(node))
+                    count += 1
+                continue
+            found = _places([(roots, number)], pointer)
+            for holder, key in found:
+                holder[key] = value(_text(holder[key]))
+            count += len(found)
+        return count
 
-    def remove(self, pointer: Pointer) -> int:
+    def remove(self, numbers: Iterable[int], pointer: Pointer) -> int:
         """Remove each member or element that a pointer finds; returns how many it found."""
-        root = self.root
-        if root.__class__ is dict and len(pointer) == 1 and pointer[0] in root:
-            del root[pointer[0]]
-            return 1
-        found = _places([(self, 0)], pointer)
-        for holder, key in reversed(found):  # from the last on, so that those before keep their places
-            del holder[key]
-        return len(found)
+        roots, count = self._roots, 0
+        name = _member(pointer)
+        for number in numbers:
+            root = roots[number]
+            if name is not None and root.__class__ is dict:
+                count += root.pop(name, None) is not None
+                continue
+            found = _places([(roots, number)], pointer)
+            for holder, key in reversed(found):  # from the last on, so that those before keep their places
+                del holder[key]
+            count += len(found)
+        return count
 
-    def set(self, pointer: Pointer, value: msgspec.Raw) -> int:
+    def set(self, numbers: Iterable[int], pointer: Pointer, value: msgspec.Raw) -> int:
         """Give each value that a pointer finds another, and make it where its parent is an object without it; returns
         how many were set."""
-        return _set([(self, 0)], pointer, value)
+        roots = self._roots
+        return sum(_set([(roots, number)], pointer, value) for number in numbers)
 
-    def copy(self, within: Pointer, source: Pointer, target: Pointer) -> int:
+    def copy(self, numbers: Iterable[int], within: Pointer, source: Pointer, target: Pointer) -> int:
         """Within each value that the first pointer finds, set what the third points at to what the second finds there;
         returns how many were set."""
         count = 0
-        for place in _places([(self, 0)], within):
-            found = _places([place], source)
-            if found:
-                holder, key = found[-1]
-                count += _set([place], target, _text(holder[key]))
+        for number in numbers:
+            for place in _places([(self._roots, number)], within):
+                found = _places([place], source)
+                if found:
+                    holder, key = found[-1]
+                    count += _set([place], target, _text(holder[key]))
         return count
 
-    def rename(self, within: Pointer, old: str, new: str) -> int:
+    def rename(self, numbers: Iterable[int], within: Pointer, old: str, new: str) -> int:
         """In each object that the pointer finds, give a member another name, in the same place; returns how many were
         renamed. Raises ChangeError where there is a member of that name."""
         count = 0
-        for holder, key in _places([(self, 0)], within):
-            inner = _opened(holder, key)
-            if isinstance(inner, list) or not (found := _keys(inner, old)):
-                continue
-            if _keys(inner, new):
-                raise ChangeError(
-                    f"a member {old!r:.100} cannot be renamed: there is a member {new!r:.100} already"
-                )
-            if isinstance(inner, dict):
-                holder[key] = {new if name == old else name: value for name, value in inner.items()}
-            elif isinstance(inner, _Members):
-                for place in found:
-                    inner.spelled[place], inner.names[place] = msgspec.json.encode(new), new
-            else:
-                continue
-            count += len(found)
+        for number in numbers:
+            for holder, key in _places([(self._roots, number)], within):
+                count += _rename(holder, key, old, new)
         return count
+
+
+def _member(pointer: Pointer) -> str | None:
+    """The member of an outermost object that a pointer finds, as mostly: it is quickly found. None for any other."""
+    return pointer[0] if len(pointer) == 1 else None
+
+
+def _rename(holder: Any, key: Any, old: str, new: str) -> int:
+    inner = _opened(holder, key)
+    if isinstance(inner, list) or not (found := _keys(inner, old)):
+        return 0
+    if _keys(inner, new):
+        raise ChangeError(f"a member {old!r:.100} cannot be renamed: there is a member {new!r:.100} already")
+    if isinstance(inner, dict):
+        holder[key] = {new if name == old else name: value for name, value in inner.items()}
+    else:
+        for place in found:
+            inner.spelled[place], inner.names[place] = msgspec.json.encode(new), new
+    return len(found)
 
 
 def _text(node: Any) -> msgspec.Raw:

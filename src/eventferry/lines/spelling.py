@@ -25,6 +25,9 @@ UNICODE_ESCAPE = re.compile(rb"\\u")
 EVENT_KEYS = {"threadCounter", "threadId", "type", "timestamp", "aggregateId", "aggregateVersion", "payload"}
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_BLANK_AT_TOKEN = re.compile(
+    rb" (?:[,:\]}\n]|(?<=[,:\[{\n] ))"
+)  # what begins with a plain character is found fast
 _ESCAPES = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a whole pair
     rb"|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
@@ -67,8 +70,10 @@ def field_at(line: bytes, offset: int) -> str | None:
 
 
 def is_compact(lines: bytes) -> bool:
-    """Whether no token of any line has white space around it; for lines that are JSON."""
-    if b" " not in lines and b"\t" not in lines and b"\r" not in lines:
+    """Whether no token of any line has white space around it; for lines that are JSON, each with its line feed."""
+    # Of two tokens beside one another one is a bracket, a colon or a comma. Where a blank has one too, or the end of a
+    # line, it may still be in a string: a look that takes longer tells.
+    if b"\t" not in lines and b"\r" not in lines and _BLANK_AT_TOKEN.search(b"\n" + lines) is None:
         return True
     array = b"[" + lines[:-1].replace(b"\n", b",") + b"]"
     try:
