@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
 from operator import length_hint, methodcaller
 from typing import Any, TypeAlias
 
@@ -230,11 +231,13 @@ class _Block:
             for place in places:
                 lines[place].type = run.rename
 
-    def became(self) -> dict[int, Line | None]:
-        """What has become of them: None of those that are dropped."""
+    @property
+    def became(self) -> Iterator[tuple[int, Line | None]]:
+        """What has become of each: None where it is dropped."""
         for place, text in self._documents.texts:
             self._lines[place].payload = text
-        return {**self._lines, **dict.fromkeys(self._dropped)}
+        yield from self._lines.items()
+        yield from zip(self._dropped, repeat(None))
 
 
 class Applied:
@@ -275,9 +278,9 @@ class Applied:
                 event_type = event_type if step.rename is None else step.rename
         return runs
 
-    def apply(self, lines: Sequence[Line]) -> dict[int, Line | None]:
-        """What becomes of events, by their places among these: None of those that are dropped, and nothing of those of
-        types that no rule is about. These lines stay as they are. Raises NotAppliedError."""
+    def apply(self, lines: Sequence[Line]) -> list[Line | None]:
+        """What becomes of events: None of those that are dropped, and the very same of those of a type that no rule is
+        about. These lines stay as they are. Raises NotAppliedError."""
         of_type: defaultdict[str, list[int]] = defaultdict(list)
         for place, line in enumerate(lines):
             of_type[line.type].append(place)
@@ -295,7 +298,10 @@ class Applied:
                     waiting.append((met, self.runs(run.rename, run.last)))
                 if run.last or run.drops:
                     places = sorted(set(places).difference(met))
-        return block.became()
+        became: list[Line | None] = list(lines)
+        for place, new in block.became:
+            became[place] = new
+        return became
 
     @property
     def never_matched(self) -> tuple[str, ...]:

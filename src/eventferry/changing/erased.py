@@ -151,7 +151,7 @@ class _One:
 
     def left(self, line: Line) -> Line:
         """What is left of an event."""
-        return self._applied.apply([line]).get(0) or line
+        return self._applied.apply([line])[0] or line
 
     @property
     def never_matched(self) -> tuple[str, ...]:
@@ -231,7 +231,7 @@ class Erased:
     def _left(self, lines: Lines) -> bytes:
         if not lines.count:
             return b""
-        events = [line for _, line in lines.events(self._decoder)]
+        _, events = lines.events(self._decoder)
         for place, line in enumerate(events):
             found = self._concerning(line.type, line.aggregate_id, line.timestamp)
             if found and archive_of(line.payload) is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -134,7 +135,7 @@ class Passage:
             for timestamp, aggregate_id, event_type, payload in rows
         ]
         try:
-            made = self._made(list(enumerate(lines, 1)))
+            made = self._made(range(1, len(lines) + 1), lines)
         except InputError as error:
             raise InputError(error.reason, line=error.line, field=error.field, unit="event") from None
         self._proof.gone(made.lines, made.untouched)
@@ -166,7 +167,7 @@ class Passage:
             return b""
         first = self._proof.written + 1
         try:
-            made = self._made(list(lines.events(self._decoder)))
+            made = self._made(*lines.events(self._decoder))
         except InputError as error:
             raise lines.placed(error, error.line or lines.line) from None
         if numbering is not None:
@@ -176,66 +177,58 @@ class Passage:
         self._went.append((first, lines, made.numbers))
         return text
 
-    def _made(self, events: Sequence[tuple[int, Line]]) -> _Made:
-        """What becomes of (line number, event). The line of an InputError is that number."""
+    def _made(self, numbers: Sequence[int], lines: Sequence[Line]) -> _Made:
+        """What becomes of events that have these line numbers. The line of an InputError is one of them."""
         proof, function = self._proof, self._function
-        proof.came([line for _, line in events])
-        events = self._taken(events)
-        applied = self._applied_to(events)
-        made = _Made([], [], [])
-        lines, untouched, numbers = made
+        proof.came(lines)
+        numbers, lines = self._taken(numbers, lines)
+        lines_out, untouched, numbers_out = made = _Made([], [], [])
         stayed: list[msgspec.Raw] = []
-        for place, (number, line) in enumerate(events):
-            if function is not None or place in applied:
-                new = applied.get(place, line)
-                became: Sequence[Line] = [] if new is None else [new]
-                if function is not None and new is not None:
-                    try:
-                        became = function.made_of(new)
-                    except (ChangeError, InputError) as error:
-                        raise _placed(error, number, line) from error
-                if len(became) != 1 or not _is_same(became[0], line):
-                    self._note(number, line, became)
-                    for each in became:
-                        lines.append(each)
-                        untouched.append(False)
-                        numbers.append(number)
-                    continue
-            lines.append(line)
-            untouched.append(True)
-            numbers.append(number)
-            stayed.append(line.payload)
+        for number, line, new in zip(numbers, lines, self._applied_to(numbers, lines), strict=True):
+            became: Sequence[Line] = () if new is None else (new,)
+            if function is not None and new is not None:
+                try:
+                    became = function.made_of(new)
+                except (ChangeError, InputError) as error:
+                    raise _placed(error, number, line) from error
+            if len(became) == 1 and _is_same(became[0], line):
+                stayed.append(line.payload)
+                lines_out.append(line)
+                untouched.append(True)
+                numbers_out.append(number)
+                continue
+            self._note(number, line, became)
+            for each in became:
+                lines_out.append(each)
+                untouched.append(False)
+                numbers_out.append(number)
         proof.stayed(stayed)
         return made
 
-    def _taken(self, events: Sequence[tuple[int, Line]]) -> Sequence[tuple[int, Line]]:
+    def _taken(self, numbers: Sequence[int], lines: Sequence[Line]) -> tuple[Sequence[int], Sequence[Line]]:
         """Those that the filters take."""
         takes = self._takes
         if takes is None:
-            return events
-        found = []
-        for number, line in events:
-            if takes(line.type, line.aggregate_id, line.timestamp):
-                found.append((number, line))
-                continue
-            self._refuse_to_lose(line, "the filters do not take it")
-            self._proof.left_out += 1
-        return found
+            return numbers, lines
+        is_taken = [takes(line.type, line.aggregate_id, line.timestamp) for line in lines]
+        for line, taken in zip(lines, is_taken, strict=True):
+            if not taken:
+                self._refuse_to_lose(line, "the filters do not take it")
+                self._proof.left_out += 1
+        return list(compress(numbers, is_taken)), list(compress(lines, is_taken))
 
-    def _applied_to(self, events: Sequence[tuple[int, Line]]) -> dict[int, Line | None]:
-        """What the rules make of events, by their places; it is checked."""
-        place = 0
+    def _applied_to(self, numbers: Sequence[int], lines: Sequence[Line]) -> list[Line | None]:
+        """What the rules make of events; it is checked."""
         try:
-            applied = self._applied.apply([line for _, line in events])
-            for place, new in applied.items():
-                if new is not None:
-                    _check(new, events[place][1])
+            applied = self._applied.apply(lines)
         except NotAppliedError as error:
-            number, line = events[error.place]
-            raise _placed(error.error, number, line) from error.error
-        except InputError as error:
-            number, line = events[place]
-            raise _placed(error, number, line) from error
+            raise _placed(error.error, numbers[error.place], lines[error.place]) from error.error
+        for number, line, new in zip(numbers, lines, applied, strict=True):
+            if new is not line and new is not None:
+                try:
+                    _check(new, line)
+                except InputError as error:
+                    raise _placed(error, number, line) from error
         return applied
 
     def _note(self, number: int, line: Line, became: Sequence[Line]) -> None:
@@ -273,7 +266,7 @@ def _check(new: Line, line: Line) -> None:
 
 
 def _is_same(new: Line, line: Line) -> bool:
-    return (
+    return new is line or (
         new.type == line.type
         and new.aggregate_id == line.aggregate_id
         and new.timestamp == line.timestamp

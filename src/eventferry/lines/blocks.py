@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -70,11 +70,12 @@ class Lines:
             return enumerate(rows, self.line)
         return self.decoded(decoder.row)
 
-    def events(self, decoder: LineDecoder) -> Iterable[tuple[int, Line]]:
-        """The same as (line number, event that may be changed)."""
+    def events(self, decoder: LineDecoder) -> tuple[Sequence[int], list[Line]]:
+        """The line numbers, and the same as events."""
         if self.count and (events := decoder.events(self.text + b"\n", self.count)) is not None:
-            return enumerate(events, self.line)
-        return self.decoded(decoder.event)
+            return range(self.line, self.line + self.count), events
+        found = dict(self.decoded(decoder.event))
+        return list(found), list(found.values())
 
     def new_rows(self, decoder: LineDecoder) -> Iterable[NewRowValues]:
         """The same for lines whose position and version are ignored and may be missing, without their numbers."""
