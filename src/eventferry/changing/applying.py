@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import repeat
+from itertools import chain
 from operator import length_hint, methodcaller
 from typing import Any, TypeAlias
 
@@ -194,10 +194,13 @@ class NotAppliedError(Exception):
 
 class _Block:
     """Events while rules are applied to them, by their places. What is done to many of them is done rule by rule, and
-    payloads are taken apart and put together in one go: that is what makes it fast."""
+    payloads are taken apart and put together in one go: that is what makes it fast. Those that rules are about are
+    copied: the others are the very same at the end."""
 
-    def __init__(self, lines: dict[int, Line]) -> None:
-        self._lines = lines
+    def __init__(self, lines: Sequence[Line], concerned: Iterable[int]) -> None:
+        self._lines = list(lines)
+        for place in concerned:
+            self._lines[place] = replace(lines[place])
         self._documents = Documents()
         self._dropped: list[int] = []
 
@@ -232,12 +235,14 @@ class _Block:
                 lines[place].type = run.rename
 
     @property
-    def became(self) -> Iterator[tuple[int, Line | None]]:
+    def became(self) -> list[Line | None]:
         """What has become of each: None where it is dropped."""
         for place, text in self._documents.texts:
             self._lines[place].payload = text
-        yield from self._lines.items()
-        yield from zip(self._dropped, repeat(None))
+        became: list[Line | None] = [*self._lines]
+        for place in self._dropped:
+            became[place] = None
+        return became
 
 
 class Applied:
@@ -287,7 +292,7 @@ class Applied:
         # What is still to be done. A list, and no recursion, since there may be thousands of rules that rename some of
         # the events of a type.
         waiting = [(places, runs) for each, places in of_type.items() if (runs := self.runs(each))]
-        block = _Block({place: replace(lines[place]) for places, _ in waiting for place in places})
+        block = _Block(lines, chain.from_iterable(places for places, _ in waiting))
         while waiting:
             places, runs = waiting.pop()
             for run in runs:
@@ -298,10 +303,7 @@ class Applied:
                     waiting.append((met, self.runs(run.rename, run.last)))
                 if run.last or run.drops:
                     places = sorted(set(places).difference(met))
-        became: list[Line | None] = list(lines)
-        for place, new in block.became:
-            became[place] = new
-        return became
+        return block.became
 
     @property
     def never_matched(self) -> tuple[str, ...]:
