@@ -241,7 +241,7 @@ def test_rules_made_in_python_are_checked_too() -> None:
 
 def change_among_others(folder: Path, rules: str, payload: str) -> None:
     """Change an event that stands between two others."""
-    first, second, third = (line(make_event(number, payload=0)) for number in range(3))
+    first, second, third = (line(make_event(number, type="T", payload=0)) for number in range(3))
     between = second.replace(b'"payload":0}', b'"payload":%b}' % payload.encode())
     Changes(rules=rules_of(folder, rules)).change(first + between + third)
 

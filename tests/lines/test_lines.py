@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -13,6 +14,7 @@ from eventferry import InputError
 from eventferry.lines.blocks import BOM, ArraySplitter, LineSplitter
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import NewRow, NewRowValues
+from eventferry.lines.spelling import is_compact
 
 Place = tuple[int, int, bytes]
 
@@ -359,3 +361,43 @@ def test_every_refusal_of_a_line_says_what_is_wrong(at: int, cut_off: int, byte:
         LineDecoder().row(broken)
     except InputError as error:
         assert error.reason not in ("is not an event", "is not valid JSON")  # noqa: PT017 -- some still are events
+
+
+json_values = st.recursive(
+    st.sampled_from(
+        ["1", "-0", "1e2", "true", "null", '""', '" "', '", "', '"a: [ b"', '"\\" }"', '"\\\\"', '"é , "']
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3).map(lambda texts: ["[", *_joined(texts), "]"]),
+        st.lists(inner, max_size=3).map(
+            lambda texts: [
+                "{",
+                *_joined([[f'"k {place}"', ":", text] for place, text in enumerate(texts)]),
+                "}",
+            ]
+        ),
+    ),
+    max_leaves=8,
+)
+
+
+def _joined(values: list[Any]) -> list[Any]:
+    return [token for place, value in enumerate(values) for token in ([",", value] if place else [value])]
+
+
+def _tokens(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [token for each in value for token in _tokens(each)]
+
+
+@given(st.lists(json_values, min_size=1, max_size=3), st.data())
+def test_white_space_around_a_token_is_found_and_that_in_a_string_is_none(
+    values: list[Any], data: st.DataObject
+) -> None:
+    lines = [_tokens(value) for value in values]
+    compact = b"".join("".join(tokens).encode() + b"\n" for tokens in lines)
+    assert is_compact(compact)
+    tokens = data.draw(st.sampled_from(lines))
+    tokens.insert(
+        data.draw(st.integers(0, len(tokens))), data.draw(st.sampled_from([" ", "  ", "\t", "\r", " \t"]))
+    )
+    assert not is_compact(b"".join("".join(tokens).encode() + b"\n" for tokens in lines))
