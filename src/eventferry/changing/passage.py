@@ -223,16 +223,12 @@ class Passage:
             applied = self._applied.apply(lines)
         except NotAppliedError as error:
             raise _placed(error.error, numbers[error.place], lines[error.place]) from error.error
-        changed = [
-            new for new, line in zip(applied, lines, strict=True) if new is not line and new is not None
-        ]
-        if not _surely_can_be(changed):
-            for number, line, new in zip(numbers, lines, applied, strict=True):
-                try:
-                    if new is not None:
-                        _check(new, line)
-                except InputError as error:
-                    raise _placed(error, number, line) from error
+        for number, line, new in zip(numbers, lines, applied, strict=True):
+            try:
+                if new is not line and new is not None:
+                    _check(new, line)
+            except InputError as error:
+                raise _placed(error, number, line) from error
         return applied
 
     def _note(self, number: int, line: Line, became: Sequence[Line]) -> None:
@@ -256,15 +252,6 @@ class Passage:
                 f"{_shown(line)}: {why}, and so positions cannot be kept (keep_positions). "
                 "Without it the events get new ones, without gaps"
             )
-
-
-def _surely_can_be(lines: Sequence[Line]) -> bool:
-    """Whether surely nothing of these is what `_check` refuses; for some it may say no although nothing is."""
-    ids = [line.aggregate_id for line in lines]
-    longest_payload = max((len(line.payload) for line in lines), default=0)
-    together = "".join(ids)
-    is_text = together.isascii() and "\0" not in together
-    return is_text and max(map(len, ids), default=0) <= MAX_ID_LENGTH and longest_payload <= SHALLOW
 
 
 def _check(new: Line, line: Line) -> None:
