@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 
 import msgspec
@@ -149,9 +150,9 @@ class _One:
             )
         )
 
-    def left(self, line: Line) -> Line:
-        """What is left of an event."""
-        return self._applied.apply([line])[0] or line
+    def left(self, lines: Sequence[Line]) -> list[Line]:
+        """What is left of events that it concerns."""
+        return [new or line for new, line in zip(self._applied.apply(lines), lines, strict=True)]
 
     @property
     def never_matched(self) -> tuple[str, ...]:
@@ -189,31 +190,36 @@ class Erased:
     def __bool__(self) -> bool:
         return bool(self._all)
 
-    def _concerning(self, event_type: str, aggregate_id: str, timestamp: int) -> list[_One]:
+    def _concerning(self, event_type: str, aggregate_id: str, timestamp: int) -> list[int]:
+        """The numbers of the erasures that an event concerns, in order."""
         numbers = self._named.get(aggregate_id)
         found = self._others if numbers is None else sorted((*self._others, *numbers))
-        return [
-            one
-            for one in (self._all[number] for number in found)
-            if one.concerns(event_type, aggregate_id, timestamp)
-        ]
+        return [number for number in found if self._all[number].concerns(event_type, aggregate_id, timestamp)]
 
     def concerns(self, event_type: str, aggregate_id: str, timestamp: int) -> bool:
         """Whether anything may have been erased from such an event."""
         return bool(self._concerning(event_type, aggregate_id, timestamp))
 
-    def payload(self, event_type: str, aggregate_id: str, timestamp: int, payload: JsonText) -> JsonText:
-        """What is left of a payload; the very same object where nothing changes. The marker of an archived event stays:
-        what it stands for is erased when it is recalled."""
-        found = self._concerning(event_type, aggregate_id, timestamp)
-        if not found or archive_of(payload) is not None:
-            return payload
-        before = bytes(payload)
-        line = Line(0, 0, event_type, timestamp, aggregate_id, 1, msgspec.Raw(before))
-        for one in found:
-            line = one.left(line)
-        after = bytes(line.payload)
-        return payload if after == before else after
+    def payloads(self, events: Iterable[tuple[str, str, int, JsonText]]) -> list[JsonText]:
+        """What is left of the payloads of events of (type, aggregate, timestamp, payload); the very same objects where
+        nothing changes. The marker of an archived event stays: what it stands for is erased when it is recalled."""
+        found: list[JsonText] = []
+        lines: dict[int, Line] = {}
+        concerned: defaultdict[int, list[int]] = defaultdict(list)
+        for place, (event_type, aggregate_id, timestamp, payload) in enumerate(events):
+            found.append(payload)
+            numbers = self._concerning(event_type, aggregate_id, timestamp)
+            if numbers and archive_of(payload) is None:
+                text = msgspec.Raw(bytes(payload))
+                lines[place] = Line(0, 0, event_type, timestamp, aggregate_id, 1, text)
+                for number in numbers:
+                    concerned[number].append(place)
+        for number, places in sorted(concerned.items()):
+            lines.update(zip(places, self._all[number].left([lines[place] for place in places]), strict=True))
+        for place, line in lines.items():
+            if (left := bytes(line.payload)) != bytes(found[place]):
+                found[place] = left
+        return found
 
     async def __call__(self, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         """A transform for `pipeline` and `verify`: blocks of what is left of lines. As in `Changes`, the last bytes of
@@ -232,21 +238,17 @@ class Erased:
         if not lines.count:
             return b""
         _, events = lines.events(self._decoder)
-        for place, line in enumerate(events):
-            found = self._concerning(line.type, line.aggregate_id, line.timestamp)
-            if found and archive_of(line.payload) is None:
-                for one in found:
-                    events[place] = one.left(events[place])
+        before = [(line.type, line.aggregate_id, line.timestamp, line.payload) for line in events]
+        for line, left in zip(events, self.payloads(before), strict=True):
+            line.payload = msgspec.Raw(left)
         return ENCODER.encode_lines(events)
 
     def rows(self, rows: Sequence[Row]) -> Sequence[Row]:
         """What is left of events with a position."""
         if not self:
             return rows
-        return [
-            row._replace(payload=bytes(self.payload(row.type, row.aggregate_id, row.timestamp, row.payload)))
-            for row in rows
-        ]
+        found = self.payloads((row.type, row.aggregate_id, row.timestamp, row.payload) for row in rows)
+        return [row._replace(payload=bytes(left)) for row, left in zip(rows, found, strict=True)]
 
     def numbered_rows(self, rows: Sequence[NumberedRow]) -> Sequence[NumberedRow]:
         """The same for rows with the numbers of their lines, on their way into a store. Raises InputError for the
@@ -254,17 +256,16 @@ class Erased:
         refuse_markers(rows, payload=7, line=0)
         if not self:
             return rows
-        return [(*row[:7], self.payload(row[6], row[4], row[3], row[7])) for row in rows]
+        found = self.payloads((row[6], row[4], row[3], row[7]) for row in rows)
+        return [(*row[:7], left) for row, left in zip(rows, found, strict=True)]
 
     def new_rows(self, rows: Sequence[NewRowValues]) -> Sequence[NewRowValues]:
         """The same for events without a position, on their way into a store. Raises InputError likewise."""
         refuse_markers(rows, payload=3)
         if not self:
             return rows
-        return [
-            NewRow(row[0], row[1], row[2], bytes(self.payload(row[2], row[1], row[0], row[3])))
-            for row in rows
-        ]
+        found = self.payloads((row[2], row[1], row[0], row[3]) for row in rows)
+        return [NewRow(*row[:3], bytes(left)) for row, left in zip(rows, found, strict=True)]
 
     @property
     def never_matched(self) -> tuple[str, ...]:
