@@ -238,6 +238,12 @@ def test_texts_that_are_taken_apart_together_become_what_each_becomes_alone(
     assert [bytes(text) for _, text in together.texts] == list(map(text_of, alone))
 
 
+def test_a_line_feed_between_tokens_does_not_mix_texts_up() -> None:
+    together = of_texts(['{"x":[\n1]}', '{"a":2}', "3"])
+    together.set((1,), ("a",), msgspec.Raw(b"4"))
+    assert [bytes(text) for _, text in together.texts] == [b'{"x":[\n1]}', b'{"a":4}', b"3"]
+
+
 def edited(text: str, name: str, *arguments: Any) -> str:
     document = of_text(text)
     getattr(document, name)(ONE, *arguments)

@@ -100,8 +100,8 @@ _ENCODER = msgspec.json.Encoder(enc_hook=_Members.encoded)
 
 
 class Documents:
-    """JSON texts, compact, while they are edited; each by its number. Places are iterated over once, one by one: so who
-    gives an iterator knows which text an error is about."""
+    """JSON texts, compact, while they are edited; each by its number. Numbers that are given are iterated over once, as
+    the texts are edited one by one: so who gives an iterator knows which text an error is about."""
 
     def __init__(self) -> None:
         # Objects and arrays are taken apart; any other value is its text. It is a place like those within them.
@@ -128,8 +128,11 @@ class Documents:
     @property
     def texts(self) -> Iterator[tuple[int, msgspec.Raw]]:
         """All, as they are now."""
-        lines = _ENCODER.encode_lines(list(self._roots.values()))
-        return zip(self._roots, map(msgspec.Raw, lines.split(b"\n")), strict=False)
+        roots = list(self._roots.values())
+        texts = _ENCODER.encode_lines(roots).split(b"\n")[:-1]
+        if len(texts) != len(roots):  # one of them was not compact
+            texts = list(map(_ENCODER.encode, roots))
+        return zip(self._roots, map(msgspec.Raw, texts), strict=True)
 
     def first(self, number: int, pointer: Pointer) -> msgspec.Raw | None:
         """The text of the value that a pointer finds; of several the first, and of equal keys the last; None if it

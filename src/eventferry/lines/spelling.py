@@ -25,9 +25,8 @@ UNICODE_ESCAPE = re.compile(rb"\\u")
 EVENT_KEYS = {"threadCounter", "threadId", "type", "timestamp", "aggregateId", "aggregateVersion", "payload"}
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_BLANK_AT_TOKEN = re.compile(
-    rb" (?:[,:\]}\n]|(?<=[,:\[{\n] ))"
-)  # what begins with a plain character is found fast
+# What begins with a plain character is found fast.
+_BLANK_AT_TOKEN = re.compile(rb" (?:[,:\]}\n]|(?<=[,:\[{\n] ))")
 _ESCAPES = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a whole pair
     rb"|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
