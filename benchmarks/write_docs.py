@@ -119,6 +119,10 @@ WHY_NOT_MORE = """What that says about the targets that are missed, and what wou
   ours. All in one SELECT of `set_config` took the server as long and us 20 us less, which is not taken.
 - **One aggregate** of 100 events is one statement on each side. A bare SELECT gives rows; ours are a transaction, lines
   that the database builds, and events with their payloads decoded.
+- **What lies between ours and `bare Python`**: for imports, parsing and checking each line, beside a driver that needs
+  Python's lock too; in a second process, or compiled, that was no faster
+  ([what was tried](benchmarks-notes.md#lines-parsed-in-a-second-process)). For pages, a transaction for each, and a look
+  whether something is hidden behind it. On SQLite a save of ours is faster, since it takes no thread.
 - **MariaDB at 1,000,000**: rows and keys are more than the 128 MB that its buffer pool has as the package sets it
   up, so that it reads them again; the tool's own operations grow likewise.
 """
