@@ -121,8 +121,8 @@ WHY_NOT_MORE = """What that says about the targets that are missed, and what wou
   that the database builds, and events with their payloads decoded.
 - **What lies between ours and `bare Python`**: for imports, parsing and checking each line, beside a driver that needs
   Python's lock too; in a second process, or compiled, that was no faster
-  ([what was tried](benchmarks-notes.md#lines-parsed-in-a-second-process)). For pages, a transaction for each, and a look
-  whether something is hidden behind it. On SQLite a save of ours is faster, since it takes no thread.
+  ([what was tried](benchmarks-notes.md#lines-parsed-in-a-second-process)). For pages, a transaction for each, and a
+  look whether something is hidden behind it. On SQLite a save of ours is faster, since it takes no thread.
 - **MariaDB at 1,000,000**: rows and keys are more than the 128 MB that its buffer pool has as the package sets it
   up, so that it reads them again; the tool's own operations grow likewise.
 """
