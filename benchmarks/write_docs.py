@@ -54,7 +54,8 @@ Every side keeps what it has acknowledged through a loss of power: SQLite in WAL
 
 `bare Python` is the least that the same takes in Python, by the drivers that ours uses: for an import, rows that are
 in memory before the clock starts; for reading, the tool's statement, and events of its lines; for a save, INSERT and
-COMMIT. Nothing is parsed, checked or compared there. So a target that it misses too is out of reach in Python.
+COMMIT. Nothing is parsed, checked or compared there, and one thing is done after the other: only what reads ahead or
+takes no thread can be above it. A target that it misses too is out of reach in Python otherwise.
 
 ![Rates by those of the bulk tool and of pyeventsourcing](benchmarks.svg)
 """
