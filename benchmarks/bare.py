@@ -58,17 +58,22 @@ def _postgresql(place: str) -> Execute:
     return execute
 
 
-def _mysql(place: str) -> Execute:
+def mysql_connection(place: str, **options: Any) -> pymysql.Connection[pymysql.cursors.Cursor]:
+    """A connection of PyMySQL, with more of its options."""
     url = urlsplit(place)
-    connection = pymysql.connect(
+    return pymysql.connect(
         host=url.hostname,
         port=url.port or 0,
         user=url.username,
         password=url.password or "",
         database=url.path.lstrip("/"),
         autocommit=True,
-        client_flag=CLIENT.MULTI_STATEMENTS,
+        **options,
     )
+
+
+def _mysql(place: str) -> Execute:
+    connection = mysql_connection(place, client_flag=CLIENT.MULTI_STATEMENTS)
     cursor = connection.cursor()
 
     def execute(statement: str, values: Sequence[Any]) -> Sequence[Any]:

@@ -19,13 +19,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
 
 import apsw
 import psycopg
 import pymysql
 
-from benchmarks.bare import FIRST, HUNDRED, execute_at, make_hundred
+from benchmarks.bare import FIRST, HUNDRED, execute_at, make_hundred, mysql_connection
 from benchmarks.timing import Timer
 from eventferry.databases.mysql.reading import LINE as MYSQL_LINE
 from eventferry.databases.postgresql.reading import LINE as POSTGRESQL_LINE
@@ -135,17 +134,7 @@ class Mariadb:
     events, order = "events AS e", ("e.timestamp", "e.threadCounter", "e.threadId")
 
     def __init__(self, place: str) -> None:
-        url = urlsplit(place)
-        self.connection = pymysql.connect(
-            host=url.hostname,
-            port=url.port or 0,
-            user=url.username,
-            password=url.password or "",
-            database=url.path.lstrip("/"),
-            autocommit=True,
-            local_infile=True,
-            use_unicode=False,
-        )
+        self.connection = mysql_connection(place, local_infile=True, use_unicode=False)
 
     def rows(self, file: str) -> str:
         """What `put` takes: the file, which the driver reads itself."""
